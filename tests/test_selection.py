@@ -1,0 +1,39 @@
+"""Every tox environment finds just the plugins that it installed, no fewer and no more.
+
+The environment says which in BOUNDFLOW_EXPECTED_PLUGINS, a comma-separated list of names that may be empty.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+
+import pytest
+
+EXPECTED = os.environ.get("BOUNDFLOW_EXPECTED_PLUGINS")
+
+pytestmark = pytest.mark.skipif(
+    EXPECTED is None, reason="BOUNDFLOW_EXPECTED_PLUGINS is not set: only tox knows what was selected"
+)
+
+
+def expected() -> list[str]:
+    return sorted(filter(None, (EXPECTED or "").split(",")))
+
+
+def test_entry_points_are_the_selected_plugins() -> None:
+    found = importlib.metadata.entry_points(group="boundflow.plugins")
+    assert sorted(point.name for point in found) == expected()
+
+
+def test_installed_distributions_are_the_selected_ones() -> None:
+    names = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
+    found = sorted(name for name in names if name.startswith("boundflow-"))
+    assert found == sorted(["boundflow-core", *(f"boundflow-{name}" for name in expected())])
+
+
+def test_no_torch_unless_everything_is_installed() -> None:
+    """Core, interval and onnx must work without torch, so their environments must not have it by accident."""
+    wanted = os.environ.get("BOUNDFLOW_EXPECTED_TORCH") == "1"
+    assert (importlib.util.find_spec("torch") is not None) == wanted
