@@ -1,0 +1,1 @@
+"""The demonstration behind `boundflow demo`: how far each method certifies two classifiers of handwritten digits."""
