@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import boundflow_core as bf
 from boundflow_core.demo import digits, picture
-from boundflow_core.demo.run import loosest_first, registered_methods, run_demo, table
+from boundflow_core.demo.run import registered_methods, run_demo, table
 from boundflow_core.errors import BoundFlowError, InputError
 
 ATTACKED = (0.0, 0.02, 0.05, 0.08)
@@ -194,17 +194,6 @@ def test_svg_names_networks_and_methods(tmp_path: Path, shipped: digits.TestSet)
         assert words in text
 
 
-def test_discovered_methods_are_shown_loosest_first() -> None:
-    curves = made_up().curves
-    shuffled = [curves[1], curves[0], curves[3], curves[2]]
-    assert [(c.network, c.method) for c in loosest_first(shuffled)] == [
-        ("MLP", "a"),
-        ("MLP", "b"),
-        ("CNN", "a"),
-        ("CNN", "b"),
-    ]
-
-
 def test_table_of_nothing_is_a_table() -> None:
     assert table(digits.DemoResult(540, ())).row_count == 0
 
@@ -243,6 +232,12 @@ def test_a_discovered_method_that_fails_is_reported_and_an_asked_one_raises(monk
     assert [miss.method for miss in result.skipped] == ["broken", "broken"]
     with pytest.raises(BoundFlowError, match="no rule for Relu"):
         run_demo(["broken"], None, console)
+    monkeypatch.setattr("boundflow_core.demo.run.registered_methods", lambda: ("broken",))
+    with pytest.raises(BoundFlowError, match="broken: no rule for Relu"):
+        run_demo(None, None, console)
+    monkeypatch.setattr("boundflow_core.demo.run.registered_methods", lambda: ())
+    with pytest.raises(BoundFlowError, match="pip install"):
+        run_demo(None, None, console)
 
 
 def test_an_unknown_method_is_an_error() -> None:

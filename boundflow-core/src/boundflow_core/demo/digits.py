@@ -75,10 +75,6 @@ class Curve:
         """Compilation and all runs."""
         return self.compile_seconds + sum(point.seconds for point in self.points)
 
-    @property
-    def mean_certified(self) -> float:
-        return sum(point.certified_accuracy for point in self.points) / max(1, len(self.points))
-
 
 @dataclass(frozen=True)
 class Skipped:

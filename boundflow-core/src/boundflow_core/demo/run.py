@@ -34,13 +34,14 @@ def run_demo(
     """Certify both digit networks with each method, print a table to `console`, write a picture to `output`.
 
     Args:
-        methods: names of methods, shown in this order; None takes every registered one, loosest first, and a method
+        methods: names of methods, shown in this order; None takes every registered one by rank, and a method
             that cannot bound a network is then reported beside the table instead of ending the run.
         output: `.png`, `.svg` or `.pdf`; None draws nothing. Without matplotlib a line says what to install.
 
     Raises:
         InputError: `output` cannot be written; said before anything is computed.
-        BoundFlowError: a method that was asked for is unknown or cannot bound a network, or nothing reads ONNX.
+        BoundFlowError: a method that was asked for is unknown or cannot bound a network, or none that is
+            registered can, or nothing reads ONNX.
     """
     if output is not None:
         picture.check_output(output)
@@ -52,24 +53,22 @@ def run_demo(
     skipped: list[Skipped] = []
     for network in NETWORKS:
         graph = load_network(network)
-        found: list[Curve] = []
         for method in chosen:
             with console.status(f"certifying {len(test_set.labels)} digits: {network.name}, {method}"):
                 try:
-                    found.append(certify(network, graph, method, test_set, executor=executor))
+                    curves.append(certify(network, graph, method, test_set, executor=executor))
                 except BoundFlowError as error:
                     if methods is not None:
                         raise
                     skipped.append(Skipped(network.name, method, str(error)))
-        curves += found
-    if methods is None:
-        curves = loosest_first(curves)
+    if not curves:
+        raise PluginError(f"no registered method bounds the demo's networks; {skipped[0].method}: {skipped[0].reason}")
     result = DemoResult(len(test_set.labels), tuple(curves), tuple(skipped))
     console.print(table(result))
     console.print(f"\n{EXPLANATION}", style="dim", markup=False)
     for miss in skipped:
         console.print(f"{miss.network}, {miss.method}: {miss.reason}", style="yellow", markup=False)
-    if output is None or not curves:
+    if output is None:
         return result
     if not picture.have_matplotlib():
         console.print("No picture: matplotlib is not installed. pip install 'boundflow-core[demo]'", markup=False)
@@ -77,15 +76,6 @@ def run_demo(
     picture.save(result, test_set.images, output)
     console.print(f"Picture: {output}", markup=False, soft_wrap=True)
     return replace(result, picture=str(output))
-
-
-def loosest_first(curves: Sequence[Curve]) -> list[Curve]:
-    """Networks in their order, and in each the methods by how much they certify over all networks."""
-    total: dict[str, float] = {}
-    for curve in curves:
-        total[curve.method] = total.get(curve.method, 0.0) + curve.mean_certified
-    networks = list(dict.fromkeys(curve.network for curve in curves))
-    return sorted(curves, key=lambda curve: (networks.index(curve.network), total[curve.method], curve.method))
 
 
 def table(result: DemoResult) -> Table:
@@ -123,7 +113,8 @@ def table(result: DemoResult) -> Table:
 
 
 def registered_methods() -> tuple[str, ...]:
-    """Names of all methods that the installed distributions bring."""
+    """Names of all methods that the installed distributions bring, from loose and quick to tight and slow."""
     from boundflow_core.plugins import registry
 
-    return tuple(sorted(registry().methods))
+    methods = registry().methods.values()
+    return tuple(method.name for method in sorted(methods, key=lambda method: (method.rank, method.name)))
