@@ -36,3 +36,14 @@ def test_no_torch_unless_everything_is_installed() -> None:
     """Core, interval and onnx must work without torch, so their environments must not have it by accident."""
     wanted = os.environ.get("BOUNDFLOW_EXPECTED_TORCH") == "1"
     assert (importlib.util.find_spec("torch") is not None) == wanted
+
+
+def test_plugin_manager_uses_the_selected_plugins() -> None:
+    """Whatever is not the core's own is active, and is what was selected."""
+    if importlib.util.find_spec("boundflow_core.plugins") is None:
+        pytest.skip("the core has no plugin manager yet")
+    from boundflow_core import plugins
+
+    others = [record for record in plugins.records() if record.distribution != "boundflow-core"]
+    assert sorted(record.name for record in others) == expected()
+    assert {str(getattr(record.status, "value", record.status)) for record in others} <= {"active"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import subprocess
 import sysconfig
 import zipfile
 from pathlib import Path
@@ -55,3 +56,11 @@ def test_wheel_is_what_is_imported(module: str) -> None:
 def test_the_distribution_asks_for_no_torch(module: str) -> None:
     required = importlib.metadata.requires(module.replace("_", "-")) or []
     assert not [line for line in required if line.startswith("torch") and "extra ==" not in line]
+
+
+def test_demo_runs_from_the_wheels(tmp_path: Path) -> None:
+    """Networks, test images and the script are where the installed package looks for them."""
+    program = Path(sysconfig.get_path("scripts")) / "boundflow"
+    done = subprocess.run([program, "demo"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ibp" in done.stdout
