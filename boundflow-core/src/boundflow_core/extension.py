@@ -1,0 +1,213 @@
+"""What plugins bring: domains, op rules, methods, frontends, executors and commands, as plain typed data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.primal import Node, PrimalGraph
+from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.types import Attrs, TensorType
+
+if TYPE_CHECKING:
+    import click
+
+    from boundflow_core.planner.plan import PlanBundle
+    from boundflow_core.property import Property
+
+__all__ = [
+    "Command",
+    "Domain",
+    "Executor",
+    "Frontend",
+    "Method",
+    "MethodContext",
+    "OpRule",
+    "Pass",
+    "PropertyReader",
+    "Rule",
+    "RuleContext",
+    "SpecRows",
+]
+
+
+@dataclass(frozen=True)
+class RuleContext:
+    """What an op rule sees besides its operands.
+
+    Attributes:
+        b: writes the program.
+        graph: the network.
+        node: the operator whose rule is applied.
+    """
+
+    b: Builder
+    graph: PrimalGraph
+    node: Node
+
+    @property
+    def attrs(self) -> Attrs:
+        return self.node.attrs
+
+    @property
+    def output_type(self) -> TensorType:
+        """Type of the operator's result, for one sample."""
+        return self.node.type
+
+    def input_type(self, number: int) -> TensorType:
+        """Type of operand ``number``, for one sample."""
+        return self.graph.type_of(self.node.inputs[number])
+
+
+# rule(context, *operands) -> state. A forward domain's operands are abstract states or, where an operand is a constant,
+# its Value. What a backward domain's rules take and give is told by that domain.
+Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """An abstract domain: rules that write the propagation of its state through each operator.
+
+    Attributes:
+        name, doc: its name and one line of documentation.
+        rules: rule per operator name.
+        direction: "forward" (states go with the data) or "backward" (states go from output to input).
+    """
+
+    name: str
+    doc: str
+    rules: Mapping[str, Rule]
+    direction: str = "forward"
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """A rule for an operator of a domain that may belong to somebody else."""
+
+    domain: str
+    op: str
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class SpecRows:
+    """Specification rows in a program: ``C`` [B or 1, S, n] and ``offset`` [B or 1, S]."""
+
+    C: Value
+    offset: Value
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """What a method writes its program from.
+
+    Attributes:
+        b: writes the program.
+        graph: the network, every operator of which has a rule in each domain that the method names.
+        rules: rule per domain and operator.
+        lower, upper: the region as a box, [B, *input].
+        spec: specification rows; None asks for the outputs themselves.
+        options: the method's options, checked.
+    """
+
+    b: Builder
+    graph: PrimalGraph
+    rules: Mapping[str, Mapping[str, Rule]]
+    lower: Value
+    upper: Value
+    spec: SpecRows | None
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe over domains: writes the program that bounds a network.
+
+    Attributes:
+        domains: the domains whose rules it uses.
+        emit: ``emit(context) -> (lower, upper)``: values [B, S] with specification rows, [B, *output] without.
+        options: names and defaults of the options it takes.
+        rank: place among the methods from loose and quick (low) to tight and slow (high).
+    """
+
+    name: str
+    doc: str
+    domains: tuple[str, ...]
+    emit: Callable[[MethodContext], tuple[Value, Value]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """Reads networks.
+
+    Attributes:
+        suffixes: file name endings that it reads (".onnx"); empty for objects in memory.
+        accepts: whether it can load this object (a path with one of its suffixes, a module...). Must be quick and must
+            not import a heavy package.
+        load: ``load(source, **options) -> PrimalGraph``, normalized; raises LoadError or UnsupportedOpError.
+        options: names of the options that ``load`` takes.
+    """
+
+    name: str
+    doc: str
+    accepts: Callable[[Any], bool]
+    load: Callable[..., PrimalGraph]
+    suffixes: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PropertyReader:
+    """Reads property files with one of ``suffixes``; ``read(path) -> Property`` raises PropertyError."""
+
+    name: str
+    doc: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Any], Property]
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Runs plans.
+
+    Attributes:
+        rank: of the available executors, "auto" takes the one of highest rank.
+        unavailable: why it cannot run here ("torch is not installed: pip install ..."), or None where it can. Must
+            be quick and must not import a heavy package.
+        prepare: ``prepare(plan) -> run`` where ``run(inputs) -> outputs``, arrays by name.
+    """
+
+    name: str
+    doc: str
+    rank: int
+    unavailable: Callable[[], str | None]
+    prepare: Callable[[PlanBundle], Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A planner pass on programs. Passes run in the order of ``rank``, ties by name."""
+
+    name: str
+    doc: str
+    rank: int
+    run: Callable[[BoundProgram], BoundProgram]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand of ``boundflow``; ``load`` gives the click command when it is called for."""
+
+    name: str
+    doc: str
+    load: Callable[[], click.Command]
+
+
+def operators_of(domains: Sequence[Domain]) -> frozenset[str]:
+    """Operators for which every one of ``domains`` has a rule."""
+    sets = [frozenset(domain.rules) for domain in domains]
+    return frozenset.intersection(*sets) if sets else frozenset()

@@ -1,0 +1,113 @@
+"""The primitives of BoundProgram: the closed set of operations that every executor must run.
+
+``PRIMITIVES`` at the bottom is the whole list; shape rules are in :mod:`.shapes`, NumPy meanings in :mod:`.meaning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from boundflow_core.ir import meaning, shapes
+from boundflow_core.ir.program import Primitive
+
+__all__ = ["PRIMITIVES"]
+
+
+def _unary(name: str, function: Callable[[Any], Any], doc: str) -> Primitive:
+    return Primitive(name, doc, "elementwise", shapes.unary, lambda xs, attrs: np.asarray(function(xs[0])))
+
+
+def _binary(name: str, function: Callable[[Any, Any], Any], doc: str) -> Primitive:
+    return Primitive(name, doc, "elementwise", shapes.binary, lambda xs, attrs: np.asarray(function(xs[0], xs[1])))
+
+
+_ALL = (
+    # elementwise, operands broadcast as in NumPy
+    _binary("add", np.add, "x + y"),
+    _binary("sub", np.subtract, "x - y"),
+    _binary("mul", np.multiply, "x * y"),
+    _binary("div", np.divide, "x / y"),
+    _binary("maximum", np.maximum, "the larger of x and y (of booleans: or)"),
+    _binary("minimum", np.minimum, "the smaller of x and y (of booleans: and)"),
+    _unary("neg", np.negative, "-x"),
+    _unary("abs", np.abs, "|x|"),
+    _unary("sign", np.sign, "-1, 0 or 1"),
+    _unary("floor", np.floor, "largest integer not above x"),
+    _unary("exp", np.exp, "e to the x"),
+    _unary("log", np.log, "natural logarithm"),
+    _unary("log1p", np.log1p, "log(1 + x), exact near zero"),
+    _unary("sqrt", np.sqrt, "square root"),
+    _unary("tanh", np.tanh, "hyperbolic tangent"),
+    _unary("sin", np.sin, "sine"),
+    _unary("cos", np.cos, "cosine"),
+    Primitive("sigmoid", "1 / (1 + exp(-x))", "elementwise", shapes.unary, meaning.sigmoid),
+    Primitive("erf", "error function", "elementwise", shapes.unary, meaning.erf),
+    Primitive("pow", "x to the constant `exponent`", "elementwise", shapes.unary, meaning.power),
+    Primitive("compare", "x `relation` y (lt, le, gt, ge, eq, ne)", "elementwise", shapes.compare, meaning.compare),
+    Primitive("where", "x where the condition holds, else y", "elementwise", shapes.where, lambda xs, attrs: np.where(*xs)),
+    Primitive(
+        "cast",
+        "x as `dtype`",
+        "elementwise",
+        shapes.cast,
+        lambda xs, attrs: xs[0].astype(str(attrs["dtype"])),
+    ),
+    # contractions
+    Primitive("matmul", "batched matrix product of the last two axes", "contraction", shapes.matmul, meaning.matmul),
+    Primitive("conv2d", "2-d cross-correlation, NCHW by OIHW", "contraction", shapes.conv2d, meaning.conv2d),
+    Primitive(
+        "conv2d_input_grad",
+        "adjoint of conv2d in its input (a transposed convolution), onto `input_size`",
+        "contraction",
+        shapes.conv2d_input_grad,
+        meaning.conv2d_input_grad,
+    ),
+    # reductions
+    Primitive("reduce_sum", "sum over `axes`", "reduction", shapes.reduce, meaning.reduce_sum),
+    Primitive("reduce_max", "maximum over `axes`", "reduction", shapes.reduce, meaning.reduce_max),
+    Primitive("reduce_min", "minimum over `axes`", "reduction", shapes.reduce, meaning.reduce_min),
+    Primitive("max_pool2d", "maximum of each window, NCHW", "reduction", shapes.max_pool2d, meaning.max_pool2d),
+    # layout: no arithmetic
+    Primitive(
+        "reshape", "same elements in `shape`", "layout", shapes.reshape, lambda xs, attrs: xs[0].reshape(attrs["shape"])
+    ),
+    Primitive(
+        "permute", "axes in the order `axes`", "layout", shapes.permute, lambda xs, attrs: xs[0].transpose(attrs["axes"])
+    ),
+    Primitive(
+        "broadcast",
+        "repeat along axes of size 1 to `shape`",
+        "layout",
+        shapes.broadcast,
+        lambda xs, attrs: np.broadcast_to(xs[0], attrs["shape"]),
+    ),
+    Primitive("slice", "x[starts:stops:steps], one triple an axis", "layout", shapes.slice_, meaning.slice_),
+    Primitive(
+        "concat",
+        "join along `axis`",
+        "layout",
+        shapes.concat,
+        lambda xs, attrs: np.concatenate(xs, axis=attrs["axis"]),
+    ),
+    Primitive("pad", "surround with `value`, `low` before and `high` after each axis", "layout", shapes.pad, meaning.pad),
+    # indexing by data
+    Primitive(
+        "gather_rows",
+        "rows of x along `axis` in the order of an index vector",
+        "index",
+        shapes.gather_rows,
+        lambda xs, attrs: np.take(xs[0], xs[1], axis=attrs["axis"]),
+    ),
+    Primitive(
+        "scatter_rows",
+        "x with the rows along `axis` named by an index vector (no index twice) replaced",
+        "index",
+        shapes.scatter_rows,
+        meaning.scatter_rows,
+    ),
+)
+
+PRIMITIVES = {primitive.name: primitive for primitive in _ALL}
