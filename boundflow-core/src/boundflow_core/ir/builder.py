@@ -34,6 +34,7 @@ class Builder:
         self._constants: dict[Value, Constant] = {}
         self._ops: list[Op] = []
         self._known: dict[Any, tuple[Value, ...]] = {}
+        self._derived: list[Constant] = []
         self._origin = ""
         self._count = 0
 
@@ -53,11 +54,13 @@ class Builder:
             if isinstance(constant, (bool, int, float)):
                 return self._scalar(constant)
             constant = frozen(constant)
+        # By identity of the array; the constant is kept, so that no id is given away to another one.
         key = ("constant", id(constant.data) if constant.data is not None else id(constant))
         if key not in self._known:
             if constant.derivation is not None:
                 operands = [self.constant(parent) for parent in constant.derivation.inputs]
                 emit = constant.derivation.spec.emit
+                self._derived.append(constant)
                 self._known[key] = (emit(self, constant.derivation.attrs, 0, *operands),)
             else:
                 dtype = self.dtype if constant.type.dtype.is_float else constant.type.dtype

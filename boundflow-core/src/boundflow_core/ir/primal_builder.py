@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +62,9 @@ class PrimalBuilder:
     def __init__(self, name: str, input_name: str, shape: Sequence[int]) -> None:
         self.name = name
         self.input = Tensor(input_name, TensorType(DType.FLOAT32, tuple(shape)))
-        self._nodes: list[Node] = []
-        self._constants: dict[int, tuple[str, Constant]] = {}
+        self._by_output: dict[str, Node] = {}
+        self._constants: dict[int, str] = {}
+        self._constants_by_name: dict[str, Constant] = {}
         self._names: set[str] = {input_name}
         self._node_names: set[str] = set()
         self._source = "node"
@@ -101,7 +102,7 @@ class PrimalBuilder:
         names = tuple(self._constant_name(v) if isinstance(v, Constant) else v.name for v in values)
         output = self._unique(self._source, self._names)
         node_name = self._unique(self._source, self._node_names)
-        self._nodes.append(Node(node_name, spec, names, output, attrs, kind))
+        self._by_output[output] = Node(node_name, spec, names, output, attrs, kind)
         return Tensor(output, kind)
 
     def _aligned(self, values: Sequence[Operand]) -> list[Operand]:
@@ -123,10 +124,11 @@ class PrimalBuilder:
         return aligned
 
     def _constant_name(self, constant: Constant) -> str:
-        key = id(constant)
-        if key not in self._constants:
-            self._constants[key] = (self._unique("c", self._names), constant)
-        return self._constants[key][0]
+        # By identity; the constant is kept, so that its id is not given to another one.
+        if id(constant) not in self._constants:
+            name = self._constants[id(constant)] = self._unique("c", self._names)
+            self._constants_by_name[name] = constant
+        return self._constants[id(constant)]
 
     @staticmethod
     def _unique(name: str, taken: set[str]) -> str:
@@ -155,6 +157,15 @@ class PrimalBuilder:
     def div(self, x: Operand, y: Operand) -> Any:
         return self.op("mul", x, self.op("reciprocal", y))
 
+    @property
+    def nodes_by_output(self) -> Mapping[str, Node]:
+        """What has been written, by the name of its result."""
+        return self._by_output
+
+    @property
+    def constants_by_name(self) -> Mapping[str, Constant]:
+        return self._constants_by_name
+
     def finish(self, output: Operand) -> PrimalGraph:
         """The graph with this result.
 
@@ -163,13 +174,13 @@ class PrimalBuilder:
         """
         if isinstance(output, Constant):
             raise IRError(f"the output of {self.name} does not depend on its input")
-        nodes = _needed(self._nodes, output.name)
+        nodes = _needed(list(self._by_output.values()), output.name)
         used = {name for node in nodes for name in node.inputs}
-        constants = {name: constant for name, constant in self._constants.values() if name in used}
+        constants = {name: constant for name, constant in self._constants_by_name.items() if name in used}
         return PrimalGraph(self.name, self.input.name, self.input.type, nodes, output.name, constants)
 
     def __repr__(self) -> str:
-        return f"PrimalBuilder({self.name}, input {format_shape(self.input.shape)}, {len(self._nodes)} nodes)"
+        return f"PrimalBuilder({self.name}, input {format_shape(self.input.shape)}, {len(self._by_output)} nodes)"
 
 
 def _needed(nodes: Sequence[Node], output: str) -> tuple[Node, ...]:
