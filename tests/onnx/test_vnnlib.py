@@ -171,6 +171,11 @@ def test_an_empty_disjunct_is_dropped(read):
     assert plain(read(text)) == [([-1], [1], [([[1]], [-1])])]
 
 
+def test_bounds_of_a_disjunct_never_widen_those_outside_it(read):
+    text = declare() + box() + "(assert (or (and (>= X_0 -5) (<= X_0 0)) (and (>= X_0 0.5) (<= X_0 5))))"
+    assert [(k.lower[0], k.upper[0]) for k in read(text).cases] == [(-1, 0), (0.5, 1)]
+
+
 def test_gzip_and_bom(tmp_path):
     path = tmp_path / "p.vnnlib.gz"
     path.write_bytes(gzip.compress((declare() + box() + "(assert (<= Y_0 0))").encode()))
@@ -408,7 +413,7 @@ def value(tree, point):
 def test_reading_agrees_with_evaluating_the_formula(tmp_path_factory, formulas, data):
     path = tmp_path_factory.getbasetemp() / "random.vnnlib"
     asserts = [f"(assert {written(f, lambda: data.draw(GAPS))})\n" for f in formulas]
-    asserts.insert(data.draw(st.integers(0, len(asserts))), box(2, -2, 2))
+    asserts.insert(data.draw(st.integers(0, len(asserts))), box(2))
     path.write_text(declare(2, 2) + "".join(asserts))
     try:
         prop = read_vnnlib(path)
@@ -419,7 +424,7 @@ def test_reading_agrees_with_evaluating_the_formula(tmp_path_factory, formulas, 
     points = data.draw(st.lists(st.tuples(grid, grid, grid, grid), min_size=20, max_size=20))
     for point in points:
         named = dict(zip(NAMES, point, strict=True))
-        expected = max(abs(point[0]), abs(point[1])) <= 2 and all(value(f, named) for f in formulas)
+        expected = max(abs(point[0]), abs(point[1])) <= 1 and all(value(f, named) for f in formulas)
         assert (prop is not None and prop.is_counterexample(point[:2], point[2:])) == expected
 
 
