@@ -179,6 +179,8 @@ class Executor:
         unavailable: why it cannot run here ("torch is not installed: pip install ..."), or None where it can. Must
             be quick and must not import a heavy package.
         prepare: ``prepare(plan) -> run`` where ``run(inputs) -> outputs``, arrays by name.
+        fused: composites that it runs as a whole; all others reach it written out in primitives.
+        differentiable: whether it can run plans that keep what a gradient needs.
     """
 
     name: str
@@ -186,6 +188,8 @@ class Executor:
     rank: int
     unavailable: Callable[[], str | None]
     prepare: Callable[[PlanBundle], Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+    fused: frozenset[str] = frozenset()
+    differentiable: bool = False
 
 
 @dataclass(frozen=True)

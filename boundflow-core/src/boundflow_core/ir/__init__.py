@@ -1,0 +1,1 @@
+"""The intermediate representation: networks (primal graphs) and bound computations (bound programs)."""

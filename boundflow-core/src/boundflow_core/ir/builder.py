@@ -69,6 +69,15 @@ class Builder:
                 self._known[key] = (value,)
         return self._known[key][0]
 
+    def read_constant(self, constant: Constant, like: Value) -> Value:
+        """``constant`` as a value of the type and name of ``like``, a value of another program that holds it."""
+        key = ("constant", id(constant.data))
+        if key not in self._known:
+            value = self._value(like.type, like.name)
+            self._constants[value] = constant
+            self._known[key] = (value,)
+        return self._known[key][0]
+
     def _scalar(self, number: float | int | bool) -> Value:
         key = ("scalar", float(number), np.signbit(number))
         if key not in self._known:

@@ -1,0 +1,129 @@
+"""The public functions: load a network, bound it, compile bounds for many calls."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from boundflow_core.compiled import Bounds, CompiledBounds, choose_executor
+from boundflow_core.errors import LoadError, OptionError, PropertyError
+from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.types import DType
+from boundflow_core.plugins import registry
+from boundflow_core.property import Property
+from boundflow_core.regions import Region
+from boundflow_core.specs import LinearSpec
+
+__all__ = ["bound", "compile", "load", "read_property"]
+
+
+def load(source: Any, **options: Any) -> PrimalGraph:
+    """Reads a network.
+
+    Args:
+        source: path of a network file ("net.onnx"), or an object in memory that a frontend takes (a torch module, with
+            ``example_inputs=(x,)``).
+        options: options of the frontend that reads it.
+
+    Returns:
+        The network, normalized; its shapes are those of one sample.
+
+    Raises:
+        LoadError: the file is missing or damaged, or the network makes no sense.
+        UnsupportedOpError: the network has an operator that the frontend does not know.
+        UnknownNameError: no frontend reads this; the message says which distribution to install.
+        OptionError: the frontend has no such option.
+    """
+    if isinstance(source, PrimalGraph):
+        return source
+    frontend = registry().frontend_for(source)
+    if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
+        raise LoadError(f"{os.fspath(source)}: " + ("is a directory" if Path(source).is_dir() else "no such file"))
+    for name in options:
+        if name not in frontend.options:
+            known = ", ".join(frontend.options) or "none"
+            raise OptionError(f"frontend {frontend.name!r} has no option {name!r}; its options: {known}")
+    return frontend.load(source, **options)
+
+
+def read_property(path: str | os.PathLike[str]) -> Property:
+    """Reads a property file (VNN-LIB).
+
+    Raises:
+        PropertyError: the file is missing, or malformed: file, line and column.
+        UnknownNameError: no reader for such files is installed.
+    """
+    reader = registry().property_reader_for(path)
+    if not Path(path).is_file():
+        raise PropertyError(f"{os.fspath(path)}: " + ("is a directory" if Path(path).is_dir() else "no such file"))
+    return reader.read(path)
+
+
+def compile(
+    source: Any,
+    *,
+    method: str = "ibp",
+    spec_rows: int | None = None,
+    batch: int | None = None,
+    executor: str = "auto",
+    dtype: str = "float32",
+    cache: bool = True,
+    differentiable: bool = False,
+    **options: Any,
+) -> CompiledBounds:
+    """Writes and plans the bound computation of ``method`` over a network, to be called many times.
+
+    Args:
+        source: a network, or whatever :func:`load` reads without further options.
+        spec_rows: number of specification rows of each call; None: any, also none.
+        batch: number of regions of each call; None: any.
+        executor: "reference", "torch", "auto" (the fastest that can run here) or one that a plugin brings.
+        dtype: "float32" or "float64".
+        cache: whether results may be answered from a cache; no method keeps one yet.
+        differentiable: keep what gradients of the bounds with respect to weights and region need.
+        options: options of the method.
+
+    Raises:
+        UnsupportedOpError: an operator of the network has no rule in the method's domains.
+        UnknownNameError: unknown method or executor.
+        OptionError: an option that the method does not have, or a value out of range.
+    """
+    plugins = registry()
+    if dtype not in (DType.FLOAT32.value, DType.FLOAT64.value):
+        raise OptionError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    for name, value in (("batch", batch), ("spec_rows", spec_rows)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise OptionError(f"{name} must be a positive integer or None, not {value!r}")
+    return CompiledBounds(
+        load(source),
+        plugins.method(method),
+        plugins,
+        choose_executor(plugins, executor, differentiable=differentiable),
+        dtype=DType(dtype),
+        spec_rows=spec_rows,
+        batch=batch,
+        differentiable=differentiable,
+        options=options,
+    )
+
+
+def bound(
+    source: Any,
+    region: Region,
+    *,
+    method: str = "ibp",
+    spec: LinearSpec | None = None,
+    executor: str = "auto",
+    dtype: str = "float32",
+    **options: Any,
+) -> Bounds:
+    """Guaranteed bounds on the outputs of a network, or on linear functions of them, over each region.
+
+    Takes what :func:`compile` takes. Bounds are [B, S] with specification rows, [B, *output] without.
+
+    Raises:
+        As :func:`compile`, and InputError where region or specification do not fit the network.
+    """
+    run = compile(source, method=method, executor=executor, dtype=dtype, **options)
+    return run(region, spec)

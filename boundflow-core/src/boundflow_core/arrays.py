@@ -1,0 +1,119 @@
+"""Arrays of callers, NumPy or torch: recognising them, and casting regions so that they never shrink."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from boundflow_core.errors import InputError
+from boundflow_core.ir.constants import as_numpy
+from boundflow_core.ir.types import DType, Shape, format_shape
+from boundflow_core.regions import Box, LpBall, Region
+from boundflow_core.specs import LinearSpec
+
+__all__ = ["box_arrays", "is_torch", "like", "spec_arrays"]
+
+
+def is_torch(array: Any) -> bool:
+    """Whether ``array`` is a torch tensor; torch is not imported for it."""
+    return type(array).__module__.partition(".")[0] == "torch" or hasattr(array, "detach")
+
+
+def like(array: Any, sample: Any) -> Any:
+    """``array`` as the kind that ``sample`` is: a torch tensor on its device, or a NumPy array."""
+    if is_torch(sample):
+        import torch
+
+        return torch.as_tensor(np.array(array) if isinstance(array, np.ndarray) else array, device=sample.device)
+    return as_numpy(array)
+
+
+def box_arrays(region: Region, dtype: DType, shape: Shape) -> tuple[Any, Any]:
+    """Lower and upper corner [B, *shape] of the smallest box of ``dtype`` numbers around ``region``.
+
+    A ball of another norm than infinity is enclosed in its box. Casts round outwards, so the box never loses a point.
+
+    Raises:
+        InputError: the region is not made for inputs of ``shape``.
+    """
+    if isinstance(region, Box):
+        lower, upper = _batched(region.lower, shape, "the region"), _batched(region.upper, shape, "the region")
+    elif isinstance(region, LpBall):
+        center = _batched(region.center, shape, "the region's center")
+        eps = _radius(region.eps, center)
+        lower, upper = _wide(center) - eps, _wide(center) + eps
+    else:
+        raise InputError(f"a region is a Box or an LpBall, not {type(region).__name__}")
+    return _cast(lower, dtype, -np.inf), _cast(upper, dtype, np.inf)
+
+
+def spec_arrays(spec: LinearSpec, outputs: int, batch: int, dtype: DType) -> tuple[Any, Any]:
+    """``C`` [B or 1, S, n] and ``offset`` [B or 1, S] of a specification for ``outputs`` values and ``batch`` regions.
+
+    Raises:
+        InputError: the rows are made for another number of outputs or regions.
+    """
+    rows = spec.C
+    if rows.shape[-1] != outputs:
+        raise InputError(f"C has rows of {rows.shape[-1]} numbers, but the network has {outputs} outputs")
+    rows = rows if len(rows.shape) == 3 else rows[None]
+    if rows.shape[0] not in (1, batch):
+        raise InputError(f"C is made for {rows.shape[0]} regions, but {batch} were given")
+    if spec.offset is None:
+        offset = rows[..., 0] * 0
+    else:
+        offset = like(spec.offset, rows)
+        offset = offset if len(offset.shape) == 2 else offset[None]
+        offset = offset + rows[..., 0] * 0
+    return _plain_cast(rows, dtype), _plain_cast(offset, dtype)
+
+
+def _batched(array: Any, shape: Shape, what: str) -> Any:
+    array = array if is_torch(array) else np.asarray(array)
+    actual = tuple(array.shape)
+    if actual == shape:
+        return array[None]
+    if actual[1:] == shape and actual:
+        if actual[0] == 0:
+            raise InputError(f"{what} is empty: its batch axis has size 0")
+        return array
+    raise InputError(
+        f"{what} has shape {format_shape(actual)}, but the network takes {format_shape(shape)} "
+        f"(one region) or {format_shape(('B', *shape))} (a batch of them)"  # type: ignore[arg-type]
+    )
+
+
+def _radius(eps: Any, center: Any) -> Any:
+    """``eps`` as float64 numbers that broadcast against ``center``."""
+    if not is_torch(eps):
+        eps = np.asarray(eps, dtype=np.float64)
+    eps = _wide(like(eps, center))
+    return eps.reshape((-1,) + (1,) * (len(center.shape) - 1)) if eps.ndim == 1 else eps
+
+
+def _wide(array: Any) -> Any:
+    return array.double() if is_torch(array) else array.astype(np.float64)
+
+
+def _plain_cast(array: Any, dtype: DType) -> Any:
+    if is_torch(array):
+        import torch
+
+        return array.to(getattr(torch, dtype.value))
+    return array.astype(dtype.numpy)
+
+
+def _cast(array: Any, dtype: DType, direction: float) -> Any:
+    """``array`` in ``dtype``, each number that the cast moved against ``direction`` pushed one step towards it."""
+    if is_torch(array) and array.requires_grad:
+        return _plain_cast(array, dtype)
+    cast = _plain_cast(array, dtype)
+    if is_torch(array):
+        import torch
+
+        beyond = cast.double() > array.double() if direction < 0 else cast.double() < array.double()
+        return torch.where(beyond, torch.nextafter(cast, torch.full_like(cast, direction)), cast)
+    wide, exact = cast.astype(np.float64), array.astype(np.float64)
+    beyond = wide > exact if direction < 0 else wide < exact
+    return np.where(beyond, np.nextafter(cast, dtype.numpy.type(direction)), cast)

@@ -1,0 +1,1 @@
+"""The executors that core brings: the NumPy reference and torch."""

@@ -1,0 +1,164 @@
+"""The primitives in torch: one function from an operation to its callable each, the table at the bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from boundflow_core.ir.program import Op
+from boundflow_core.ir.types import DType
+
+__all__ = ["DTYPES", "KERNELS"]
+
+Kernel = Callable[..., torch.Tensor]
+
+DTYPES = {
+    DType.FLOAT32: torch.float32,
+    DType.FLOAT64: torch.float64,
+    DType.INT64: torch.int64,
+    DType.BOOL: torch.bool,
+}
+
+
+def _compare(op: Op) -> Kernel:
+    relation: Kernel = getattr(torch, op.attrs["relation"])
+    return relation
+
+
+def _pow(op: Op) -> Kernel:
+    exponent = op.attrs["exponent"]
+    return lambda x: torch.pow(x, exponent)
+
+
+def _cast(op: Op) -> Kernel:
+    dtype = DTYPES[DType(op.attrs["dtype"])]
+    return lambda x: x.to(dtype)
+
+
+def _matmul(op: Op) -> Kernel:
+    a, b = op.attrs["transpose_a"], op.attrs["transpose_b"]
+    if a or b:
+        return lambda x, y: torch.matmul(x.mT if a else x, y.mT if b else y)
+    return torch.matmul
+
+
+def _window(op: Op) -> dict[str, Any]:
+    return {key: list(op.attrs[key]) for key in ("stride", "dilation")} | {"groups": op.attrs["groups"]}
+
+
+def _conv2d(op: Op) -> Kernel:
+    options = _window(op)
+    top, left, bottom, right = op.attrs["padding"]
+    if (top, left) == (bottom, right):
+        return lambda x, w: F.conv2d(x, w, padding=(top, left), **options)
+    return lambda x, w: F.conv2d(F.pad(x, (left, right, top, bottom)), w, **options)
+
+
+def _conv2d_input_grad(op: Op) -> Kernel:
+    """The full transposed convolution, cut or widened to the rows and columns that the convolution reads."""
+    options = _window(op)
+    top, left, _, _ = op.attrs["padding"]
+    height, width = op.attrs["input_size"]
+    g, w = (value.shape for value in op.inputs)
+    full = [
+        (int(positions) - 1) * stride + dilation * (int(kernel) - 1) + 1  # type: ignore[arg-type]
+        for positions, kernel, stride, dilation in zip(
+            g[2:], w[2:], op.attrs["stride"], op.attrs["dilation"], strict=True
+        )
+    ]
+    cut = (-left, width + left - full[1], -top, height + top - full[0])
+    if cut[::2] == cut[1::2] and max(cut) <= 0:
+        return lambda g, w: F.conv_transpose2d(g, w, padding=(top, left), **options)
+    return lambda g, w: F.pad(F.conv_transpose2d(g, w, **options), cut)
+
+
+def _max_pool2d(op: Op) -> Kernel:
+    kernel, stride, dilation = (list(op.attrs[key]) for key in ("kernel", "stride", "dilation"))
+    top, left, bottom, right = op.attrs["padding"]
+    if not any(op.attrs["padding"]):
+        return lambda x: F.max_pool2d(x, kernel, stride, dilation=dilation)
+    border = (left, right, top, bottom)
+    return lambda x: F.max_pool2d(F.pad(x, border, value=-torch.inf), kernel, stride, dilation=dilation)
+
+
+def _reduction(function: Callable[..., torch.Tensor]) -> Callable[[Op], Kernel]:
+    def kernel(op: Op) -> Kernel:
+        axes, keepdims = list(op.attrs["axes"]), op.attrs["keepdims"]
+        if not axes:
+            return lambda x: x
+        return lambda x: function(x, dim=axes, keepdim=keepdims)
+
+    return kernel
+
+
+def _reshape(op: Op) -> Kernel:
+    shape = op.attrs["shape"]
+    return lambda x: x.reshape(shape)
+
+
+def _permute(op: Op) -> Kernel:
+    axes = op.attrs["axes"]
+    return lambda x: x.permute(axes)
+
+
+def _broadcast(op: Op) -> Kernel:
+    shape = op.attrs["shape"]
+    return lambda x: x.expand(shape)
+
+
+def _slice(op: Op) -> Kernel:
+    index = tuple(map(slice, op.attrs["starts"], op.attrs["stops"], op.attrs["steps"]))
+    return lambda x: x[index]
+
+
+def _concat(op: Op) -> Kernel:
+    axis = op.attrs["axis"]
+    return lambda *xs: torch.cat(xs, dim=axis)
+
+
+def _pad(op: Op) -> Kernel:
+    sides = [side for pair in zip(reversed(op.attrs["low"]), reversed(op.attrs["high"]), strict=True) for side in pair]
+    value = op.attrs["value"]
+    return lambda x: F.pad(x, sides, value=value)
+
+
+def _gather_rows(op: Op) -> Kernel:
+    axis = op.attrs["axis"]
+    return lambda x, index: torch.index_select(x, axis, index)
+
+
+def _scatter_rows(op: Op) -> Kernel:
+    axis = op.attrs["axis"]
+    return lambda base, index, rows: base.index_copy(axis, index, rows)
+
+
+def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
+    """Primitives that torch has under the same name, or nearly."""
+    return {name: (lambda op, function=getattr(torch, name): function) for name in names}
+
+
+KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
+    **_plain(("add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "sign", "floor", "exp", "log", "log1p")),
+    **_plain(("sqrt", "tanh", "sin", "cos", "sigmoid", "erf", "where")),
+    "compare": _compare,
+    "pow": _pow,
+    "cast": _cast,
+    "matmul": _matmul,
+    "conv2d": _conv2d,
+    "conv2d_input_grad": _conv2d_input_grad,
+    "reduce_sum": _reduction(torch.sum),
+    "reduce_max": _reduction(torch.amax),
+    "reduce_min": _reduction(torch.amin),
+    "max_pool2d": _max_pool2d,
+    "reshape": _reshape,
+    "permute": _permute,
+    "broadcast": _broadcast,
+    "slice": _slice,
+    "concat": _concat,
+    "pad": _pad,
+    "gather_rows": _gather_rows,
+    "scatter_rows": _scatter_rows,
+}

@@ -1,0 +1,1 @@
+"""From programs to plans: rewriting passes, tasks, memory, lowering."""
