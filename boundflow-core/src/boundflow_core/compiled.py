@@ -17,7 +17,7 @@ from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import DType, size
 from boundflow_core.planner.pipeline import make_plan, run_passes
 from boundflow_core.planner.plan import PlanBundle
-from boundflow_core.plugins.registry import Registry
+from boundflow_core.plugins import Registry
 from boundflow_core.regions import Region
 from boundflow_core.specs import LinearSpec
 
@@ -131,7 +131,7 @@ class CompiledBounds:
             program = write_program(
                 self.graph,
                 self.method,
-                self._registry.domains,
+                {name: self._registry.domain(name) for name in self.method.domains},
                 dtype=self.dtype,
                 spec=kind,
                 options=self._options,

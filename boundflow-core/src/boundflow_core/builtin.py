@@ -1,0 +1,106 @@
+"""What the core itself brings, registered as the plugin "core" by the same hooks as everybody else's.
+
+Light: every function imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from boundflow_core.extension import Command, Executor, Frontend
+from boundflow_core.plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+    from boundflow_core.ir.primal import PrimalGraph
+    from boundflow_core.planner.plan import PlanBundle
+
+    Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+BOUNDFLOW_API = (1, 0)
+
+
+@hookimpl
+def boundflow_register_executors() -> list[Executor]:
+    return [
+        Executor(
+            "reference",
+            "NumPy, operation by operation: the meaning of the programs",
+            rank=0,
+            unavailable=lambda: None,
+            prepare=_prepare("boundflow_core.executors.reference"),
+        ),
+        Executor(
+            "torch",
+            "PyTorch on the CPU, or on CUDA where the arrays are",
+            rank=10,
+            unavailable=_torch_missing,
+            prepare=_prepare("boundflow_core.executors.torch"),
+            differentiable=True,
+        ),
+    ]
+
+
+@hookimpl
+def boundflow_register_frontends() -> list[Frontend]:
+    return [
+        Frontend(
+            "torch",
+            "torch.nn.Module and torch.export.ExportedProgram",
+            accepts=is_torch_model,
+            load=_load_module,
+            options=("example_inputs",),
+        )
+    ]
+
+
+@hookimpl
+def boundflow_register_commands() -> list[Command]:
+    return [
+        Command(
+            "plugins", "Show what is installed, what it brings, and what is left out and why.", _command("plugins")
+        ),
+        Command("inspect", "Summarize a network: shapes, layers, and which methods support it.", _command("inspect")),
+        Command("bound", "Compute guaranteed bounds on the outputs of a network.", _command("bound")),
+        Command("demo", "Certify two small networks on handwritten digits, and draw a picture.", _command("demo")),
+    ]
+
+
+def is_torch_model(source: Any) -> bool:
+    """Whether ``source`` is a module or an exported program. Whoever has one has imported torch, so this need not."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    export = sys.modules.get("torch.export")
+    types = (getattr(getattr(torch, "nn", None), "Module", None), getattr(export, "ExportedProgram", None))
+    return isinstance(source, tuple(kind for kind in types if kind is not None))
+
+
+def _load_module(source: Any, **options: Any) -> PrimalGraph:
+    graph: PrimalGraph = import_module("boundflow_core.frontends.torch_export").load_module(source, **options)
+    return graph
+
+
+def _torch_missing() -> str | None:
+    return None if find_spec("torch") else "torch is not installed: pip install 'boundflow-core[torch]'"
+
+
+def _prepare(module: str) -> Callable[[PlanBundle], Run]:
+    def prepare(plan: PlanBundle) -> Run:
+        run: Run = import_module(module).prepare(plan)
+        return run
+
+    return prepare
+
+
+def _command(name: str) -> Callable[[], click.Command]:
+    def load() -> click.Command:
+        command: click.Command = import_module(f"boundflow_core.cli.{name}").command
+        return command
+
+    return load
