@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import boundflow_core as bf
+from boundflow_core.ir.primal import PrimalGraph
 
 __all__ = ["EPS", "NETWORKS", "Curve", "DemoResult", "Network", "Point", "Skipped", "TestSet", "certified", "certify"]
 
@@ -107,7 +108,7 @@ def load_test_set() -> TestSet:
         return TestSet(images, arrays["labels"].astype(np.int64))
 
 
-def load_network(network: Network) -> bf.PrimalGraph:
+def load_network(network: Network) -> PrimalGraph:
     """The shipped network as a normalized graph.
 
     Raises:
@@ -122,7 +123,8 @@ def margin_rows(labels: NDArray[np.int64]) -> NDArray[np.float32]:
     identity = np.eye(CLASSES, dtype=np.float32)
     rows = identity[labels][:, None, :] - identity[None]
     others = identity[labels] == 0
-    return rows[others].reshape(len(labels), CLASSES - 1, CLASSES)
+    result: NDArray[np.float32] = rows[others].reshape(len(labels), CLASSES - 1, CLASSES)
+    return result
 
 
 def box(images: NDArray[np.float32], eps: float) -> bf.Box:
@@ -155,7 +157,7 @@ def certified(
 
 def certify(
     network: Network,
-    graph: bf.PrimalGraph,
+    graph: PrimalGraph,
     method: str,
     test_set: TestSet,
     eps: Sequence[float] = EPS,

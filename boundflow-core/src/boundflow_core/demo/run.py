@@ -20,6 +20,7 @@ from boundflow_core.demo.digits import (
     load_test_set,
 )
 from boundflow_core.errors import BoundFlowError, PluginError
+from boundflow_core.plugins.catalogue import KNOWN_DISTRIBUTIONS
 
 __all__ = ["run_demo"]
 
@@ -47,7 +48,8 @@ def run_demo(
         picture.check_output(output)
     chosen = registered_methods() if methods is None else tuple(dict.fromkeys(methods))
     if not chosen:
-        raise PluginError("the demo needs a method; none is registered: pip install boundflow-interval")
+        provider = KNOWN_DISTRIBUTIONS["method", "ibp"]
+        raise PluginError(f"the demo needs a method, and none is registered: pip install {provider}")
     test_set = load_test_set()
     curves: list[Curve] = []
     skipped: list[Skipped] = []
