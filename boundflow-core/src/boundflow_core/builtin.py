@@ -62,12 +62,10 @@ def boundflow_register_frontends() -> list[Frontend]:
 @hookimpl
 def boundflow_register_commands() -> list[Command]:
     return [
-        Command(
-            "plugins", "Show what is installed, what it brings, and what is left out and why.", _command("plugins")
-        ),
-        Command("inspect", "Summarize a network: shapes, layers, and which methods support it.", _command("inspect")),
+        Command("plugins", "Show which plugins are installed, and what they bring.", _command("plugins")),
+        Command("inspect", "Summarize a network, and which methods support it.", _command("inspect")),
         Command("bound", "Compute guaranteed bounds on the outputs of a network.", _command("bound")),
-        Command("demo", "Certify two small networks on handwritten digits, and draw a picture.", _command("demo")),
+        Command("demo", "Certify two small networks on handwritten digits.", _command("demo")),
     ]
 
 
