@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class LpBall:
             raise InputError(f"eps must be a number or one per region, not of shape {list(eps.shape)}")
 
 
-Region = Union[Box, LpBall]
+Region = Box | LpBall
 
 
 def _finite(values: Any, what: str) -> np.ndarray[Any, Any]:

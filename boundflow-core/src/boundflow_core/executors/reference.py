@@ -1,4 +1,4 @@
-"""Executor ``reference``: the primitives' own NumPy meanings, one after another. Slow, and the measure of all others."""
+"""Executor ``reference``: the primitives' own NumPy meanings one after another: slow, and the measure of all others."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from boundflow_core.ir.program import Op
 from boundflow_core.ir.types import DType
@@ -42,7 +42,8 @@ def _matmul(op: Op) -> Kernel:
     a, b = op.attrs["transpose_a"], op.attrs["transpose_b"]
     if a or b:
         return lambda x, y: torch.matmul(x.mT if a else x, y.mT if b else y)
-    return torch.matmul
+    product: Kernel = torch.matmul
+    return product
 
 
 def _window(op: Op) -> dict[str, Any]:
@@ -137,7 +138,12 @@ def _scatter_rows(op: Op) -> Kernel:
 
 def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
     """Primitives that torch has under the same name, or nearly."""
-    return {name: (lambda op, function=getattr(torch, name): function) for name in names}
+
+    def plain(name: str) -> Callable[[Op], Kernel]:
+        function: Kernel = getattr(torch, name)
+        return lambda op: function
+
+    return {name: plain(name) for name in names}
 
 
 KERNELS: Mapping[str, Callable[[Op], Kernel]] = {

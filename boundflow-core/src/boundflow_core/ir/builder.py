@@ -243,7 +243,7 @@ class Builder:
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
     ) -> Value:
-        """``input_size`` is (height, width) of the convolution's input, ``g`` [N, O, h, w], ``w`` [O, I/groups, kh, kw]."""
+        """``input_size``: height and width of the input; ``g`` [N, O, h, w], ``w`` [O, I/groups, kh, kw]."""
         attributes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return self._one("conv2d_input_grad", g, w, input_size=input_size, **attributes)
 

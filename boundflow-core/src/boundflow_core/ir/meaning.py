@@ -42,14 +42,14 @@ def compare(xs: Arrays, attrs: Attrs) -> Array:
 
 def power(xs: Arrays, attrs: Attrs) -> Array:
     (x,) = xs
-    return np.power(x, x.dtype.type(attrs["exponent"]))
+    return np.asarray(np.power(x, x.dtype.type(attrs["exponent"])))
 
 
 def matmul(xs: Arrays, attrs: Attrs) -> Array:
     x, y = xs
     x = x.swapaxes(-1, -2) if attrs["transpose_a"] else x
     y = y.swapaxes(-1, -2) if attrs["transpose_b"] else y
-    return np.matmul(x, y)
+    return np.asarray(np.matmul(x, y))
 
 
 def windows(x: Array, kernel: Sequence[int], attrs: Attrs, fill: float) -> Array:
@@ -57,7 +57,7 @@ def windows(x: Array, kernel: Sequence[int], attrs: Attrs, fill: float) -> Array
     top, left, bottom, right = attrs["padding"]
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
     spans = [dilation * (k - 1) + 1 for k, dilation in zip(kernel, attrs["dilation"], strict=True)]
-    view = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))  # type: ignore[call-overload]
+    view = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
     (sh, sw), (dh, dw) = attrs["stride"], attrs["dilation"]
     return np.asarray(view[:, :, ::sh, ::sw, ::dh, ::dw])
 

@@ -79,7 +79,9 @@ class PrimalBuilder:
             self._source = before
 
     def op(self, op: str | PrimalOp, *operands: Operand | NDArray[Any], **attributes: Any) -> Any:
-        """Writes an operator, given by name or (one of a plugin's own) as itself; gives a Tensor, or a Constant where all operands are constants.
+        """Writes an operator, given by name or (one of a plugin's own) as itself.
+
+        Gives a Tensor, or a Constant where all operands are constants.
 
         Raises:
             IRError: unknown operator, or operands that are not legal; the message names the source node.
@@ -90,7 +92,9 @@ class PrimalBuilder:
         values: list[Operand] = [x if isinstance(x, (Tensor, Constant)) else frozen(x) for x in operands]
         attrs = Attrs(attributes)
         if not spec.accepts(len(values)):
-            raise IRError(f"{spec.name} at node {self._source!r} takes ({', '.join(spec.operands)}), not {len(values)} operands")
+            raise IRError(
+                f"{spec.name} at node {self._source!r} takes ({', '.join(spec.operands)}), not {len(values)} operands"
+            )
         try:
             if all(isinstance(value, Constant) for value in values):
                 return fold(spec, attrs, [value for value in values if isinstance(value, Constant)])

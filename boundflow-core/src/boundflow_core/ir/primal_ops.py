@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.builder import Builder
@@ -224,13 +224,13 @@ def _softmax(b: Builder, attrs: Attrs, lead: int, x: Value) -> Value:
 # -- decompositions -----------------------------------------------------------------------------------------------
 
 
-def _softmax_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Tensor:
+def _softmax_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Any:
     weights = g.op("exp", x)
     total = g.op("reduce_sum", weights, axes=(attrs["axis"],), keepdims=True)
     return g.op("mul", weights, g.op("reciprocal", total))
 
 
-def _gelu_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Tensor:
+def _gelu_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Any:
     if attrs["approximate"] == "tanh":
         inner = g.op("add", x, g.op("mul", g.op("pow", x, exponent=3.0), g.scalar(0.044715)))
         gate = g.op("tanh", g.op("mul", inner, g.scalar(math.sqrt(2 / math.pi))))
@@ -240,7 +240,7 @@ def _gelu_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Tensor:
     return g.op("mul", half, g.op("add", gate, g.scalar(1.0)))
 
 
-def _clip_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Tensor:
+def _clip_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Any:
     """min(max(x, a), b) = a + relu(x - a) - relu(x - b) where a <= b."""
     low, high = attrs["min"], attrs["max"]
     if math.isinf(low):
@@ -253,12 +253,12 @@ def _clip_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Tensor:
     return g.op("add", rising, g.op("mul", over, g.scalar(-1.0)))
 
 
-def _maximum_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor, y: Tensor) -> Tensor:
+def _maximum_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor, y: Tensor) -> Any:
     """max(x, y) = y + relu(x - y)."""
     return g.add(y, g.op("relu", g.sub(x, y)))
 
 
-def _minimum_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor, y: Tensor) -> Tensor:
+def _minimum_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor, y: Tensor) -> Any:
     """min(x, y) = x - relu(x - y)."""
     return g.sub(x, g.op("relu", g.sub(x, y)))
 

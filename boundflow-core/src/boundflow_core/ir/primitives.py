@@ -47,7 +47,9 @@ _ALL = (
     Primitive("erf", "error function", "elementwise", shapes.unary, meaning.erf),
     Primitive("pow", "x to the constant `exponent`", "elementwise", shapes.unary, meaning.power),
     Primitive("compare", "x `relation` y (lt, le, gt, ge, eq, ne)", "elementwise", shapes.compare, meaning.compare),
-    Primitive("where", "x where the condition holds, else y", "elementwise", shapes.where, lambda xs, attrs: np.where(*xs)),
+    Primitive(
+        "where", "x where the condition holds, else y", "elementwise", shapes.where, lambda xs, attrs: np.where(*xs)
+    ),
     Primitive(
         "cast",
         "x as `dtype`",
@@ -75,7 +77,11 @@ _ALL = (
         "reshape", "same elements in `shape`", "layout", shapes.reshape, lambda xs, attrs: xs[0].reshape(attrs["shape"])
     ),
     Primitive(
-        "permute", "axes in the order `axes`", "layout", shapes.permute, lambda xs, attrs: xs[0].transpose(attrs["axes"])
+        "permute",
+        "axes in the order `axes`",
+        "layout",
+        shapes.permute,
+        lambda xs, attrs: xs[0].transpose(attrs["axes"]),
     ),
     Primitive(
         "broadcast",
@@ -92,7 +98,9 @@ _ALL = (
         shapes.concat,
         lambda xs, attrs: np.concatenate(xs, axis=attrs["axis"]),
     ),
-    Primitive("pad", "surround with `value`, `low` before and `high` after each axis", "layout", shapes.pad, meaning.pad),
+    Primitive(
+        "pad", "surround with `value`, `low` before and `high` after each axis", "layout", shapes.pad, meaning.pad
+    ),
     # indexing by data
     Primitive(
         "gather_rows",

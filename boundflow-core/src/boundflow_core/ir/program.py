@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -60,7 +60,7 @@ class Composite:
         return self.name
 
 
-OpSpec = Union[Primitive, Composite]
+OpSpec = Primitive | Composite
 
 
 @dataclass(frozen=True, eq=False, repr=False)

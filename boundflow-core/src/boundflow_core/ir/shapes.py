@@ -87,11 +87,11 @@ def matmul(types: Types, attrs: Attrs) -> TensorType:
     x, y = types
     if x.rank < 2 or y.rank < 2:
         raise IRError("matmul takes operands of two axes or more")
-    *lead_x, m, k = [*x.shape[:-2], *(reversed(x.shape[-2:]) if attrs["transpose_a"] else x.shape[-2:])]
-    *lead_y, k2, n = [*y.shape[:-2], *(reversed(y.shape[-2:]) if attrs["transpose_b"] else y.shape[-2:])]
+    m, k = (x.shape[-1], x.shape[-2]) if attrs["transpose_a"] else x.shape[-2:]
+    k2, n = (y.shape[-1], y.shape[-2]) if attrs["transpose_b"] else y.shape[-2:]
     if k != k2:
         raise IRError(f"matmul contracts {k} against {k2} ({format_shape(x.shape)} by {format_shape(y.shape)})")
-    lead = broadcast_shapes(tuple(lead_x), tuple(lead_y)) if lead_x or lead_y else ()
+    lead = broadcast_shapes(x.shape[:-2], y.shape[:-2])
     return TensorType(_require_float(_same_dtype(types)), (*lead, m, n))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -86,13 +86,16 @@ class SymDim:
         return "*".join([*factors, *self.symbols])
 
 
-Dim = Union[int, SymDim]
+Dim = int | SymDim
 Shape = tuple[Dim, ...]
 
 
 def size(shape: Iterable[Dim]) -> Dim:
     """Number of elements of ``shape``."""
-    return math.prod(shape, start=1)  # type: ignore[arg-type]
+    total: Dim = 1
+    for dim in shape:
+        total = total * dim
+    return total
 
 
 def divide(total: Dim, part: Dim) -> Dim:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from boundflow_core.errors import IRError
 from boundflow_core.ir.builder import infer_types
 from boundflow_core.ir.primal import PrimalGraph
@@ -101,5 +103,5 @@ def verify_program(program: BoundProgram) -> BoundProgram:
     return program
 
 
-def _is_symbol(dim: object) -> bool:
+def _is_symbol(dim: object) -> TypeGuard[SymDim]:
     return isinstance(dim, SymDim) and dim.coefficient == 1 and len(dim.symbols) == 1

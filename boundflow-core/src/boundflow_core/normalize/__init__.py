@@ -27,5 +27,3 @@ def simplify(graph: PrimalGraph) -> PrimalGraph:
         before = shape
         graph = rebuild(graph, simplify_node)
     return graph
-
-

@@ -1,8 +1,8 @@
 """Removal of the literal batch axis of 1 that networks carry through their shapes.
 
 Frontends read a network with its own leading axis of 1. This pass rewrites it for one sample: wherever an operator acts
-on the remaining axes alone, the leading 1 is dropped; where it does not (a transpose that moves it, a reduction over it)
-the literal shape is restored for that operator by a reshape.
+on the remaining axes alone, the leading 1 is dropped; where it does not (a transpose that moves it, a reduction over
+it) the literal shape is restored for that operator by a reshape.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def _carries_batch(node: Node, shape: tuple[int, ...], out: tuple[int, ...]) -> 
     return (node.spec.elementwise or node.op in ("concat", "matmul")) and len(shape) == len(out)
 
 
-def _shifted(
-    node: Node, operands: list[Operand], shapes: list[tuple[int, ...]], out: tuple[int, ...]
-) -> Attrs | None:
+def _shifted(node: Node, operands: list[Operand], shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Attrs | None:
     """Attributes for the shapes without the leading axis; None where the operator needs that axis."""
     with_batch = [
         shape

@@ -1,7 +1,7 @@
 """Simplification of graphs: one small rule per pattern, the table of them at the bottom.
 
-A rule looks at one node, whose operands are simplified already, and gives an equal value or None. Rules keep the graph's
-function exactly, up to rounding where they combine constants.
+A rule looks at one node, whose operands are simplified already, and gives an equal value or None. Rules keep the
+graph's function exactly, up to rounding where they combine constants.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Rule = Callable[[Rewriter, Node, Sequence[Operand]], Any]
 def _no_change(g: Rewriter, node: Node, xs: Sequence[Operand]) -> Any:
     """A reshape, permute, expand, slice, pad or concat that changes nothing."""
     (x, *others), attrs = xs, node.attrs
-    same = {
+    changes_nothing: dict[str, Callable[[], bool]] = {
         "reshape": lambda: attrs["shape"] == x.shape,
         "expand": lambda: attrs["shape"] == x.shape,
         "permute": lambda: list(attrs["axes"]) == list(range(len(attrs["axes"]))),
@@ -31,8 +31,8 @@ def _no_change(g: Rewriter, node: Node, xs: Sequence[Operand]) -> Any:
         "pad": lambda: not any((*attrs["low"], *attrs["high"])),
         "concat": lambda: not others,
         "reduce_sum": lambda: not attrs["axes"],
-    }[node.op]
-    return x if same() else None
+    }
+    return x if changes_nothing[node.op]() else None
 
 
 def _reshape_of_reshape(g: Rewriter, node: Node, xs: Sequence[Operand]) -> Any:
@@ -109,7 +109,7 @@ _CHANNEL_AXIS = {"linear": -1, "conv2d": -3, "conv_transpose2d": -3}
 
 
 def _per_channel(g: Rewriter, constant: Constant, out_shape: Sequence[int], axis: int) -> Constant | None:
-    """``constant`` as a vector over the channels at ``axis`` of ``out_shape``; None where it varies along other axes."""
+    """``constant`` as a vector over the channels, ``axis`` of ``out_shape``; None where it varies along other axes."""
     shape = (1,) * (len(out_shape) - len(constant.shape)) + constant.shape
     if len(shape) > len(out_shape) or any(
         dim != 1 for place, dim in enumerate(shape) if place != len(out_shape) + axis
@@ -195,4 +195,3 @@ def simplify_node(g: Rewriter, node: Node, operands: tuple[Operand, ...]) -> Ope
         if found is not None:
             return found
     return None
-

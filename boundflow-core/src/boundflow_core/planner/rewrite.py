@@ -1,4 +1,4 @@
-"""The engine of program passes: writes a program anew, operation by operation, where a rule may write something else."""
+"""The engine of program passes: writes a program anew, where a rule may write something else for an operation."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.types import concrete_shape
 from boundflow_core.planner.plan import StoragePlan
 
 __all__ = ["last_uses", "nbytes", "plan_storage"]
@@ -12,7 +13,7 @@ __all__ = ["last_uses", "nbytes", "plan_storage"]
 
 def nbytes(value: Value) -> int:
     """Size of ``value`` in bytes; its shape must be concrete."""
-    return math.prod(int(dim) for dim in value.shape) * value.type.dtype.itemsize  # type: ignore[arg-type]
+    return math.prod(concrete_shape(value.shape, {})) * value.type.dtype.itemsize
 
 
 def last_uses(program: BoundProgram) -> dict[Value, int]:
