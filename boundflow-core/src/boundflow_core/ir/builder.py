@@ -16,7 +16,7 @@ from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType
 
 __all__ = ["Builder"]
 
-Operand = Value | float
+Operand = Value | Constant | np.ndarray[Any, Any] | float
 
 
 class Builder:
@@ -81,7 +81,8 @@ class Builder:
     def _scalar(self, number: float | int | bool) -> Value:
         key = ("scalar", float(number), np.signbit(number))
         if key not in self._known:
-            value = self._value(TensorType(self.dtype, ()), f"{number:g}")
+            # With a point or an exponent, which the numbered names of results have not.
+            value = self._value(TensorType(self.dtype, ()), repr(float(number)))
             # Infinities are legal numbers in a program (the start of a maximum), so no check for finiteness.
             array = np.asarray(number, dtype=np.float64)
             array.flags.writeable = False
@@ -110,7 +111,7 @@ class Builder:
         Raises:
             IRError: operands of a wrong type or shape, or values of another builder.
         """
-        values = tuple(self.constant(x) if isinstance(x, (int, float)) else x for x in inputs)
+        values = tuple(x if isinstance(x, Value) else self.constant(x) for x in inputs)
         for value in values:
             if value.builder is not self:
                 raise IRError(f"{spec.name}: %{value.name} belongs to another program")

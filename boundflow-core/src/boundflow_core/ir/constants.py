@@ -20,6 +20,7 @@ __all__ = ["Constant", "Derivation", "as_numpy", "frozen", "live"]
 
 _DTYPES: Mapping[str, DType] = {
     "float16": DType.FLOAT32,
+    "bfloat16": DType.FLOAT32,
     "float32": DType.FLOAT32,
     "float64": DType.FLOAT64,
     "bool": DType.BOOL,
@@ -66,7 +67,8 @@ class Constant:
             from boundflow_core.ir.evaluate import evaluate_op
 
             inputs = [constant.numpy() for constant in self.derivation.inputs]
-            return evaluate_op(self.derivation.spec, self.derivation.attrs, inputs)
+            values = evaluate_op(self.derivation.spec, self.derivation.attrs, inputs)
+            return np.asarray(values, dtype=self.type.dtype.numpy)
         return np.asarray(as_numpy(self.data), dtype=self.type.dtype.numpy)
 
     def sources(self) -> tuple[Constant, ...]:
@@ -97,7 +99,7 @@ def _type_of(name: str, shape: tuple[int, ...], what: str) -> TensorType:
 
 
 def frozen(array: Any, what: str = "constant") -> Constant:
-    """A constant whose values never change: ``array`` is copied unless it is already read-only.
+    """A constant whose values never change: ``array`` is copied unless nobody can write to its memory.
 
     Raises:
         LoadError: unsupported element type, or a NaN (an infinity too) among float values.
@@ -106,10 +108,20 @@ def frozen(array: Any, what: str = "constant") -> Constant:
     kind = _type_of(str(values.dtype), values.shape, what)
     if kind.dtype.is_float and not np.isfinite(values).all():
         raise LoadError(f"{what} holds values that are not finite (NaN or infinity)")
-    if values.dtype != kind.dtype.numpy or values.flags.writeable:
+    if values.dtype != kind.dtype.numpy or _is_writeable(values):
         values = values.astype(kind.dtype.numpy)
         values.flags.writeable = False
     return Constant(kind, values)
+
+
+def _is_writeable(array: NDArray[Any]) -> bool:
+    """Whether the memory of ``array`` may be written to, through it or through an array that it is a view of."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return True
+        base = base.base
+    return False
 
 
 def live(tensor: Any, what: str = "parameter") -> Constant:

@@ -15,7 +15,7 @@ from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.types import Attrs, Shape, SymDim, TensorType, concrete_dim, concrete_shape
 
 if TYPE_CHECKING:
-    from boundflow_core.ir.builder import Builder
+    from boundflow_core.ir.builder import Builder, Operand
 
 __all__ = ["BoundProgram", "Composite", "Op", "OpSpec", "Primitive", "Value"]
 
@@ -72,6 +72,9 @@ class Value:
     name: str
     builder: Builder | None = field(default=None, repr=False)
 
+    # So that `array + value` is written by __radd__ below, instead of element by element by NumPy.
+    __array_ufunc__ = None
+
     @property
     def shape(self) -> Shape:
         return self.type.shape
@@ -87,43 +90,43 @@ class Value:
         assert self.builder is not None, "a finished program takes no further operations"
         return self.builder
 
-    def __add__(self, other: Value | float) -> Value:
+    def __add__(self, other: Operand) -> Value:
         return self._b().add(self, other)
 
-    def __radd__(self, other: float) -> Value:
+    def __radd__(self, other: Operand) -> Value:
         return self._b().add(other, self)
 
-    def __sub__(self, other: Value | float) -> Value:
+    def __sub__(self, other: Operand) -> Value:
         return self._b().sub(self, other)
 
-    def __rsub__(self, other: float) -> Value:
+    def __rsub__(self, other: Operand) -> Value:
         return self._b().sub(other, self)
 
-    def __mul__(self, other: Value | float) -> Value:
+    def __mul__(self, other: Operand) -> Value:
         return self._b().mul(self, other)
 
-    def __rmul__(self, other: float) -> Value:
+    def __rmul__(self, other: Operand) -> Value:
         return self._b().mul(other, self)
 
-    def __truediv__(self, other: Value | float) -> Value:
+    def __truediv__(self, other: Operand) -> Value:
         return self._b().div(self, other)
 
-    def __rtruediv__(self, other: float) -> Value:
+    def __rtruediv__(self, other: Operand) -> Value:
         return self._b().div(other, self)
 
     def __neg__(self) -> Value:
         return self._b().neg(self)
 
-    def __lt__(self, other: Value | float) -> Value:
+    def __lt__(self, other: Operand) -> Value:
         return self._b().compare(self, other, "lt")
 
-    def __le__(self, other: Value | float) -> Value:
+    def __le__(self, other: Operand) -> Value:
         return self._b().compare(self, other, "le")
 
-    def __gt__(self, other: Value | float) -> Value:
+    def __gt__(self, other: Operand) -> Value:
         return self._b().compare(self, other, "gt")
 
-    def __ge__(self, other: Value | float) -> Value:
+    def __ge__(self, other: Operand) -> Value:
         return self._b().compare(self, other, "ge")
 
 

@@ -151,13 +151,21 @@ class TensorType:
 
 
 class Attrs(Mapping[str, Any]):
-    """Immutable, hashable attributes of an operation; lists become tuples."""
+    """Immutable, hashable attributes of an operation; lists become tuples.
 
-    __slots__ = ("_hash", "_items")
+    Equal only where every value is of equal type and bits: 1, 1.0 and True differ, and so do 0.0 and -0.0, because
+    operations of equal attributes are merged.
+
+    Raises:
+        IRError: a value is NaN, which compares with nothing and would switch off whatever it limits.
+    """
+
+    __slots__ = ("_hash", "_items", "_key")
 
     def __init__(self, items: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         merged = {**(items or {}), **more}
         self._items = {key: _freeze(merged[key]) for key in sorted(merged)}
+        self._key = tuple((key, _identity(value)) for key, value in self._items.items())
         self._hash: int | None = None
 
     def __getitem__(self, key: str) -> Any:
@@ -171,11 +179,11 @@ class Attrs(Mapping[str, Any]):
 
     def __hash__(self) -> int:
         if self._hash is None:
-            self._hash = hash(tuple(self._items.items()))
+            self._hash = hash(self._key)
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Attrs) and self._items == other._items
+        return isinstance(other, Attrs) and self._key == other._key
 
     def replace(self, **changes: Any) -> Attrs:
         return Attrs(self._items, **changes)
@@ -191,8 +199,17 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(_freeze(item) for item in value)
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
+    if isinstance(value, float) and math.isnan(value):
+        raise IRError("an attribute is NaN")
     return value
+
+
+def _identity(value: Any) -> Any:
+    """What tells ``value`` from all others, where == does not."""
+    if isinstance(value, tuple):
+        return tuple(_identity(item) for item in value)
+    return type(value), value.hex() if isinstance(value, float) else value
 
 
 def _format(value: Any) -> str:
