@@ -39,6 +39,9 @@ def fold(
         LoadError: the node cannot be computed, or its result is unreasonably large.
     """
     _limit(node, name, inputs)
+    if node.op_type == "OneHot" and len(inputs) == 3 and inputs[1] is not None:
+        # The reference implementation takes a scalar depth only, where ONNX allows a vector of one.
+        inputs = [inputs[0], inputs[1].reshape(()), inputs[2]]
     feeds = {key: value for key, value in zip(node.input, inputs, strict=True) if value is not None}
     outputs = [key for key in node.output if key]
     graph = onnx.GraphProto(name="constants", node=[node])

@@ -9,7 +9,7 @@ from typing import Any
 from boundflow_core.errors import IRError
 from boundflow_core.frontends.compose.layout import axis_of, expand, permute, reshape
 from boundflow_core.ir.constants import Constant
-from boundflow_core.ir.primal_builder import Operand, PrimalBuilder
+from boundflow_core.ir.primal_builder import Operand, PrimalBuilder, Tensor
 
 __all__ = ["gemm", "linear", "matmul", "reduce_mean"]
 
@@ -38,8 +38,10 @@ def matmul(g: PrimalBuilder, x: Operand, y: Operand) -> Any:
     if isinstance(y, Constant) and not isinstance(x, Constant):
         if len(y.shape) == 1:
             return reshape(g, g.op("linear", x, reshape(g, y, (1, -1))), x.shape[:-1])
-        if len(y.shape) == 2 or (len(x.shape) >= len(y.shape) and math.prod(y.shape[:-2]) == 1):
-            return g.op("linear", x, transposed(g, reshape(g, y, y.shape[-2:])))
+        if math.prod(y.shape[:-2]) == 1:
+            weight = transposed(g, reshape(g, y, y.shape[-2:]))
+            if len(y.shape) == 2 or len(x.shape) > 1:
+                return g.op("linear", _lifted(g, x, len(y.shape)) if len(x.shape) > 1 else x, weight)
     if isinstance(x, Constant) and not isinstance(y, Constant) and len(x.shape) <= 2:
         weight = reshape(g, x, (-1, x.shape[-1]))
         if len(y.shape) == 1:
@@ -49,9 +51,16 @@ def matmul(g: PrimalBuilder, x: Operand, y: Operand) -> Any:
             return reshape(g, columns, (*y.shape[:-2], *x.shape[:-1], 1))
     left = reshape(g, x, (1, -1)) if len(x.shape) == 1 else x
     right = reshape(g, y, (-1, 1)) if len(y.shape) == 1 else y
-    product = g.op("matmul", left, right)
+    rank = max(len(left.shape), len(right.shape))
+    product = g.op("matmul", _lifted(g, left, rank), _lifted(g, right, rank))
     front, (m, n) = product.shape[:-2], product.shape[-2:]
     return reshape(g, product, (*front, *([m] if len(x.shape) > 1 else []), *([n] if len(y.shape) > 1 else [])))
+
+
+def _lifted(g: PrimalBuilder, x: Operand, rank: int) -> Any:
+    """``x`` with at least ``rank`` axes: those of tensors must not be aligned with the batch."""
+    missing = rank - len(x.shape)
+    return reshape(g, x, (*[1] * missing, *x.shape)) if missing > 0 and isinstance(x, Tensor) else x
 
 
 def gemm(
