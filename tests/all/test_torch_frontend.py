@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -188,7 +189,7 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], tuple[int, ..
         MATRIX,
     ),
     "attention_bool_mask": (
-        lambda x: F.scaled_dot_product_attention(x, 2 * x, x.sin(), attn_mask=weight(4, 4) > -0.5),
+        lambda x: F.scaled_dot_product_attention(x, 2 * x, x.sin(), attn_mask=weight(4, 4) > -0.85),
         MATRIX,
     ),
     # pools
@@ -236,7 +237,6 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], tuple[int, ..
     "index_select": (lambda x: x.index_select(1, torch.tensor([3, 0, 0])), MATRIX),
     "index": (lambda x: x[:, torch.tensor([[3, 0], [-1, 1]])], MATRIX),
     "index_two_axes": (lambda x: x[:, torch.tensor([3, 0]), torch.tensor([1, -1])], MATRIX),
-    "index_mask": (lambda x: x[..., MASK], MATRIX),
     "flip": (lambda x: x.flip((1, 2)), MATRIX),
     "roll": (lambda x: x.roll((1, -2), (1, 2)), MATRIX),
     "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), IMAGE),
@@ -352,10 +352,12 @@ class Buffers(nn.Module):
 @pytest.mark.parametrize("case", list(LAYERS))
 def test_layers_give_what_torch_gives(case: str, dtype: torch.dtype) -> None:
     build, shape = LAYERS[case]
-    check(build().to(dtype), points(*shape), dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths", UserWarning)
+        check(build().to(dtype), points(*shape), dtype)
 
 
-# -- the form of graphs -------------------------------------------------------------------------------------------------
+# -- the form of graphs -----------------------------------------------------------------------------------------------
 
 
 def test_layers_stay_whole() -> None:
@@ -388,7 +390,7 @@ def test_accepts_modules_and_programs() -> None:
     assert not accepts(points(2))
 
 
-# -- live weights -------------------------------------------------------------------------------------------------------
+# -- live weights -----------------------------------------------------------------------------------------------------
 
 
 def test_a_training_step_is_seen_without_loading_again() -> None:
@@ -457,7 +459,7 @@ def test_training_flags_are_restored() -> None:
     assert [part.training for part in module.modules()] == [True, True, False, True]
 
 
-# -- exported programs --------------------------------------------------------------------------------------------------
+# -- exported programs ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -489,7 +491,7 @@ def test_exported_in_training_mode() -> None:
         load_module(program, batch_axis=False)
 
 
-# -- what is refused ----------------------------------------------------------------------------------------------------
+# -- what is refused --------------------------------------------------------------------------------------------------
 
 
 def refused(error: type[BoundFlowError], module: nn.Module | Callable[..., Any], *inputs: Any, **options: Any) -> str:
@@ -533,7 +535,7 @@ def test_element_types_of_inputs(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [lambda x: x.half().relu().float(), lambda x: torch.fft.fft(x).abs(), lambda x: x.bfloat16() + 1],
+    [lambda x: x.half().relu().float(), lambda x: torch.complex(x, x).abs(), lambda x: x.bfloat16() + 1],
 )
 def test_element_types_on_the_way(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     assert "element type" in refused(LoadError, function, torch.zeros(1, 6))
@@ -572,6 +574,10 @@ def test_control_flow_that_depends_on_values(capfd: pytest.CaptureFixture[str]) 
 def test_condition_that_depends_on_the_input() -> None:
     message = refused(UnsupportedOpError, lambda x: torch.where(x > 0, x, 0.5), torch.zeros(1, 6))
     assert "aten.gt" in message
+
+
+def test_shapes_that_depend_on_values() -> None:
+    assert "shape" in refused(LoadError, lambda x: x[..., MASK], torch.zeros(1, 6))
 
 
 def test_active_dropout() -> None:

@@ -63,6 +63,11 @@ def _addcdiv(call: Call, x: Any, a: Any, b: Any, value: float = 1) -> Any:
     return _add(call, x, _div(call, a, b), value)
 
 
+def _lerp(call: Call, x: Operand, y: Operand, weight: Any) -> Any:
+    """x + weight (y - x)."""
+    return _add(call, x, _mul(call, _sub(call, y, x), weight))
+
+
 def _where(call: Call, condition: Any, x: Any, y: Any) -> Any:
     if not isinstance(condition, Constant):
         raise Refused("the condition depends on the network's input; write it with relu, clamp, maximum or minimum")
@@ -288,6 +293,7 @@ ARITHMETIC: Mapping[str, Converter] = {
     "aten.hardswish": _hardswish,
     "aten.hardtanh": _hardtanh,
     "aten.leaky_relu": _leaky_relu,
+    "aten.lerp": _lerp,
     "aten.linalg_vector_norm": _vector_norm,
     "aten.log": _unary("log"),
     "aten.log10": _log_of_base(10.0),

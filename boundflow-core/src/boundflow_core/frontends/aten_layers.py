@@ -197,6 +197,10 @@ def _batch_norm_inference(
     return _batch_norm(call, x, weight, bias, mean, var, False, momentum, eps), None, None
 
 
+def _batch_norm_training(call: Call, x: Operand, *args: Any) -> Any:
+    return _batch_norm(call, x, None, None, None, None, True, 0.0, 0.0)
+
+
 def _layer_norm(
     call: Call, x: Operand, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5,
     cudnn_enable: bool = False,
@@ -318,6 +322,8 @@ def _upsample_linear(call: Call, x: Operand, size: Any, align_corners: bool, *sc
 LAYERS: Mapping[str, Converter] = {
     "aten._adaptive_avg_pool2d": _adaptive_average_pool(2),
     "aten._log_softmax": _log_softmax,
+    "aten._native_batch_norm_legit": _batch_norm_training,
+    "aten._native_batch_norm_legit_functional": _batch_norm_training,
     "aten._native_batch_norm_legit_no_training": _batch_norm_inference,
     "aten._safe_softmax": _softmax,
     "aten._softmax": _softmax,

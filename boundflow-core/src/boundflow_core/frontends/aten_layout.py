@@ -137,8 +137,7 @@ def _index(call: Call, x: Operand, indices: Sequence[Operand | None]) -> Any:
     """Advanced indexing by constants, along one axis or along several that lie side by side."""
     arrays: list[Any] = [None if index is None else constant_values(index, "the index") for index in indices]
     if any(array is not None and array.dtype == bool for array in arrays):
-        split = ([None] if a is None else (np.nonzero(a) if a.dtype == bool else [a]) for a in arrays)
-        arrays = [array for group in split for array in group]
+        raise Refused("it picks by a mask of bools; pick by a tensor of integers")
     axes = [axis for axis, array in enumerate(arrays) if array is not None]
     if axes != list(range(axes[0], axes[-1] + 1)):
         raise Refused("the indexed axes do not lie side by side")

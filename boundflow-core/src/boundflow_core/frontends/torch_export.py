@@ -176,11 +176,11 @@ class _Translation:
             return self.torch.zeros_like(result) if op.startswith("aten.empty") else result
 
     def _converted(self, g: PrimalBuilder, node: Any, op: str) -> Any:
+        self._check_dtype(node)
         convert = converter_for(op, self.rules)
         if convert is None:
             packet = op.rpartition(".")[0] if op.count(".") > 1 else op
             raise UnsupportedOpError(op, _place(node), _WHERE, _ADD_RULE.format(name=packet))
-        self._check_dtype(node)
         args, kwargs = self._operands(node, frozen_too=True)
         result = convert(Call(g, _shape_of(node)), *args, **kwargs)
         _check_shapes(node, op, result)
@@ -196,7 +196,7 @@ class _Translation:
                 )
         first = _metas(node)[0]
         if str(first.dtype) not in FLOATS:
-            raise Refused(f"its result has element type {first.dtype}, which follows from the input only by steps")
+            raise Refused(f"its result has element type {first.dtype}, which depends on the input in steps")
 
 
 def _is_operand(value: Any) -> bool:
