@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from boundflow_core.errors import InputError
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
-from boundflow_core.ir.types import Attrs, DType, SymDim, format_shape
+from boundflow_core.ir.types import Attrs, DType, SymDim, concrete_shape, format_shape
 
 if TYPE_CHECKING:
     from boundflow_core.ir.primal_ops import PrimalOp
@@ -32,14 +32,12 @@ def bind_symbols(program: BoundProgram, shapes: Mapping[str, Sequence[int]]) -> 
         raise InputError(f"{program.name} takes the inputs {sorted(expected)}, not {sorted(shapes)}")
     env: dict[str, int] = {}
     for value in program.inputs:
-        shape = tuple(shapes[value.name])
-        wrong = len(shape) != value.rank
-        for dim, actual in zip(value.shape, shape, strict=False):
+        for dim, actual in zip(value.shape, shapes[value.name], strict=False):
             if isinstance(dim, SymDim) and dim.coefficient == 1 and len(dim.symbols) == 1:
-                wrong |= env.setdefault(dim.symbols[0], actual) != actual
-            elif isinstance(dim, int):
-                wrong |= dim != actual
-        if wrong:
+                env.setdefault(dim.symbols[0], actual)
+    for value in program.inputs:
+        shape = tuple(shapes[value.name])
+        if len(shape) != value.rank or concrete_shape(value.shape, env) != shape:
             raise InputError(
                 f"input {value.name!r} of {program.name} must have shape {format_shape(value.shape)}, "
                 f"not {format_shape(shape)}" + (f" (with {env})" if env else "")

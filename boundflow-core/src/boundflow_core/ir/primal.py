@@ -173,6 +173,9 @@ def same_graph(one: PrimalGraph, other: PrimalGraph, *, rtol: float = 0.0) -> bo
             return False
     for name, constant in a.constants.items():
         x, y = constant.numpy(), b.constants[name].numpy()
-        if x.shape != y.shape or (x.size and np.abs(x - y).max() > rtol * max(np.abs(x).max(), 1e-30)):
+        if x.shape != y.shape or (x.dtype.kind == "f") != (y.dtype.kind == "f"):
+            return False
+        x, y = x.astype(np.float64), y.astype(np.float64)
+        if x.size and np.abs(x - y).max() > rtol * max(np.abs(x).max(), 1e-30):
             return False
     return True

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boundflow_core.errors import IRError
+from boundflow_core.errors import IRError, LoadError
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import Constant, Derivation, frozen
 from boundflow_core.ir.evaluate import evaluate_op
@@ -90,19 +90,19 @@ class PrimalBuilder:
             raise IRError(f"no operator {op!r} in the normalized set")
         spec = PRIMAL_OPS[op] if isinstance(op, str) else op
         values: list[Operand] = [x if isinstance(x, (Tensor, Constant)) else frozen(x) for x in operands]
-        attrs = Attrs(attributes)
         if not spec.accepts(len(values)):
             raise IRError(
                 f"{spec.name} at node {self._source!r} takes ({', '.join(spec.operands)}), not {len(values)} operands"
             )
         try:
+            attrs = Attrs(attributes)
             if all(isinstance(value, Constant) for value in values):
                 return fold(spec, attrs, [value for value in values if isinstance(value, Constant)])
-            if spec.elementwise:
+            if spec.elementwise or spec.name == "matmul":
                 values = self._aligned(values)
             kind = infer_type(spec, attrs, [(value.type, isinstance(value, Tensor)) for value in values])
-        except IRError as error:
-            raise IRError(f"{spec.name} at node {self._source!r}: {error}") from error
+        except (IRError, LoadError) as error:
+            raise type(error)(f"{spec.name} at node {self._source!r}: {error}") from error
         names = tuple(self._constant_name(v) if isinstance(v, Constant) else v.name for v in values)
         output = self._unique(self._source, self._names)
         node_name = self._unique(self._source, self._node_names)
@@ -110,22 +110,17 @@ class PrimalBuilder:
         return Tensor(output, kind)
 
     def _aligned(self, values: Sequence[Operand]) -> list[Operand]:
-        """Operands with ranks as elementwise operators want them: equal where they depend on the input."""
-        rank = max(len(value.shape) for value in values if isinstance(value, Tensor))
-        for value in values:
-            wide = len(value.shape) - rank
-            if isinstance(value, Constant) and wide > 0 and any(dim != 1 for dim in value.shape[:wide]):
-                rank = len(value.shape)
-        aligned: list[Operand] = []
-        for value in values:
-            missing = rank - len(value.shape)
-            if missing < 0:
-                aligned.append(self.op("reshape", value, shape=value.shape[-missing:]))
-            elif missing > 0 and isinstance(value, Tensor):
-                aligned.append(self.op("reshape", value, shape=(1,) * missing + value.shape))
-            else:
-                aligned.append(value)
-        return aligned
+        """Operands that broadcast as in NumPy, also once a batch axis is in front of those that depend on the input.
+
+        These get the largest rank of all operands, by axes of size 1 in front; constants stay as they are.
+        """
+        rank = max(len(value.shape) for value in values)
+        return [
+            self.op("reshape", value, shape=(1,) * (rank - len(value.shape)) + value.shape)
+            if isinstance(value, Tensor) and len(value.shape) < rank
+            else value
+            for value in values
+        ]
 
     def _constant_name(self, constant: Constant) -> str:
         # By identity; the constant is kept, so that its id is not given to another one.

@@ -74,6 +74,8 @@ def infer_type(op: PrimalOp, attrs: Attrs, operands: Sequence[tuple[TensorType, 
     result = op.emit(builder, attrs, 1, *values)
     if not result.shape or result.shape[0] != batch:
         raise IRError(f"{op.name} lost the batch axis: {result.type}")
+    if not all(isinstance(dim, int) for dim in result.shape[1:]):
+        raise IRError(f"{op.name} spread the batch axis: {result.type}")
     return TensorType(DType.FLOAT32, result.shape[1:])
 
 
@@ -193,6 +195,8 @@ def _leaky_relu(b: Builder, attrs: Attrs, lead: int, x: Value, slope: Value) -> 
 
 
 def _clip(b: Builder, attrs: Attrs, lead: int, x: Value) -> Value:
+    if attrs["min"] > attrs["max"]:
+        raise IRError(f"nothing lies between {attrs['min']} and {attrs['max']}")
     x = b.maximum(x, attrs["min"]) if attrs["min"] > -math.inf else x
     return b.minimum(x, attrs["max"]) if attrs["max"] < math.inf else x
 
@@ -243,6 +247,8 @@ def _gelu_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Any:
 def _clip_parts(g: PrimalBuilder, attrs: Attrs, x: Tensor) -> Any:
     """min(max(x, a), b) = a + relu(x - a) - relu(x - b) where a <= b."""
     low, high = attrs["min"], attrs["max"]
+    if math.isinf(low) and math.isinf(high):
+        return x
     if math.isinf(low):
         return g.op("add", g.op("mul", g.op("relu", g.op("add", g.op("mul", x, g.scalar(-1.0)), g.scalar(high))),
                                  g.scalar(-1.0)), g.scalar(high))  # fmt: skip

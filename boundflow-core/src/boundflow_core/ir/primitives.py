@@ -12,6 +12,7 @@ import numpy as np
 
 from boundflow_core.ir import meaning, shapes
 from boundflow_core.ir.program import Primitive
+from boundflow_core.ir.types import TensorType
 
 __all__ = ["PRIMITIVES"]
 
@@ -20,16 +21,18 @@ def _unary(name: str, function: Callable[[Any], Any], doc: str) -> Primitive:
     return Primitive(name, doc, "elementwise", shapes.unary, lambda xs, attrs: np.asarray(function(xs[0])))
 
 
-def _binary(name: str, function: Callable[[Any, Any], Any], doc: str) -> Primitive:
-    return Primitive(name, doc, "elementwise", shapes.binary, lambda xs, attrs: np.asarray(function(xs[0], xs[1])))
+def _binary(
+    name: str, function: Callable[[Any, Any], Any], doc: str, infer: Callable[..., TensorType] = shapes.binary
+) -> Primitive:
+    return Primitive(name, doc, "elementwise", infer, lambda xs, attrs: np.asarray(function(xs[0], xs[1])))
 
 
 _ALL = (
     # elementwise, operands broadcast as in NumPy
-    _binary("add", np.add, "x + y"),
-    _binary("sub", np.subtract, "x - y"),
-    _binary("mul", np.multiply, "x * y"),
-    _binary("div", np.divide, "x / y"),
+    _binary("add", np.add, "x + y", shapes.arithmetic),
+    _binary("sub", np.subtract, "x - y", shapes.arithmetic),
+    _binary("mul", np.multiply, "x * y", shapes.arithmetic),
+    _binary("div", np.divide, "x / y", shapes.quotient),
     _binary("maximum", np.maximum, "the larger of x and y (of booleans: or)"),
     _binary("minimum", np.minimum, "the smaller of x and y (of booleans: and)"),
     _unary("neg", np.negative, "-x"),
@@ -68,9 +71,9 @@ _ALL = (
         meaning.conv2d_input_grad,
     ),
     # reductions
-    Primitive("reduce_sum", "sum over `axes`", "reduction", shapes.reduce, meaning.reduce_sum),
-    Primitive("reduce_max", "maximum over `axes`", "reduction", shapes.reduce, meaning.reduce_max),
-    Primitive("reduce_min", "minimum over `axes`", "reduction", shapes.reduce, meaning.reduce_min),
+    Primitive("reduce_sum", "sum over `axes`", "reduction", shapes.reduce_sum, meaning.reduce_sum),
+    Primitive("reduce_max", "maximum over `axes`", "reduction", shapes.extremum, meaning.reduce_max),
+    Primitive("reduce_min", "minimum over `axes`", "reduction", shapes.extremum, meaning.reduce_min),
     Primitive("max_pool2d", "maximum of each window, NCHW", "reduction", shapes.max_pool2d, meaning.max_pool2d),
     # layout: no arithmetic
     Primitive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boundflow_core.errors import IRError
-from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType, divide, format_shape, size
+from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType, format_shape, size
 
 Types = Sequence[TensorType]
 
@@ -26,6 +26,24 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     return tuple(out)
 
 
+def _operands(types: Types, count: int) -> Types:
+    if len(types) != count:
+        raise IRError(f"{count} operands are needed, not {len(types)}")
+    return types
+
+
+def _per_axis(kind: TensorType, *lists: Sequence[Dim]) -> None:
+    if any(len(items) != kind.rank for items in lists):
+        raise IRError(f"one number an axis is needed for {kind}")
+
+
+def _given_shape(attrs: Attrs) -> Shape:
+    shape: Shape = attrs["shape"]
+    if any(isinstance(dim, int) and dim < 0 for dim in shape):
+        raise IRError(f"{format_shape(shape)} has a negative dimension")
+    return shape
+
+
 def _same_dtype(types: Types) -> DType:
     dtypes = {kind.dtype for kind in types}
     if len(dtypes) != 1:
@@ -36,6 +54,12 @@ def _same_dtype(types: Types) -> DType:
 def _require_float(dtype: DType) -> DType:
     if not dtype.is_float:
         raise IRError(f"a float operand is needed, not {dtype}")
+    return dtype
+
+
+def _require_number(dtype: DType) -> DType:
+    if dtype is DType.BOOL:
+        raise IRError("operands must be numbers, not bool")
     return dtype
 
 
@@ -58,12 +82,24 @@ def _int(dim: Dim, what: str) -> int:
 
 
 def unary(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
+    (x,) = _operands(types, 1)
     return TensorType(_require_float(x.dtype), x.shape)
 
 
 def binary(types: Types, attrs: Attrs) -> TensorType:
-    return TensorType(_same_dtype(types), broadcast_shapes(*(kind.shape for kind in types)))
+    x, y = _operands(types, 2)
+    return TensorType(_same_dtype(types), broadcast_shapes(x.shape, y.shape))
+
+
+def arithmetic(types: Types, attrs: Attrs) -> TensorType:
+    """Of numbers: what booleans give differs between frameworks."""
+    out = binary(types, attrs)
+    return TensorType(_require_number(out.dtype), out.shape)
+
+
+def quotient(types: Types, attrs: Attrs) -> TensorType:
+    out = binary(types, attrs)
+    return TensorType(_require_float(out.dtype), out.shape)
 
 
 def compare(types: Types, attrs: Attrs) -> TensorType:
@@ -73,18 +109,21 @@ def compare(types: Types, attrs: Attrs) -> TensorType:
 
 
 def where(types: Types, attrs: Attrs) -> TensorType:
-    condition, x, y = types
+    condition, x, y = _operands(types, 3)
     if condition.dtype is not DType.BOOL:
         raise IRError(f"the condition must be bool, not {condition.dtype}")
     return TensorType(_same_dtype((x, y)), broadcast_shapes(condition.shape, x.shape, y.shape))
 
 
 def cast(types: Types, attrs: Attrs) -> TensorType:
-    return TensorType(DType(attrs["dtype"]), types[0].shape)
+    (x,) = _operands(types, 1)
+    if attrs["dtype"] not in list(DType):
+        raise IRError(f"unknown element type {attrs['dtype']!r}")
+    return TensorType(DType(attrs["dtype"]), x.shape)
 
 
 def matmul(types: Types, attrs: Attrs) -> TensorType:
-    x, y = types
+    x, y = _operands(types, 2)
     if x.rank < 2 or y.rank < 2:
         raise IRError("matmul takes operands of two axes or more")
     m, k = (x.shape[-1], x.shape[-2]) if attrs["transpose_a"] else x.shape[-2:]
@@ -97,6 +136,11 @@ def matmul(types: Types, attrs: Attrs) -> TensorType:
 
 def window_output(size_in: int, kernel: int, stride: int, low: int, high: int, dilation: int) -> int:
     """Number of positions of a sliding window along one axis."""
+    if min(kernel, stride, dilation) < 1 or min(low, high) < 0:
+        raise IRError(
+            f"a window has kernel, stride and dilation of at least 1 and no negative padding, "
+            f"not {kernel}, {stride}, {dilation} and {low}, {high}"
+        )
     count = (size_in + low + high - dilation * (kernel - 1) - 1) // stride + 1
     if count < 1:
         raise IRError(f"a window of {kernel} (dilation {dilation}) does not fit into {size_in} + {low} + {high}")
@@ -112,9 +156,11 @@ def _conv_geometry(attrs: Attrs) -> tuple[tuple[int, int, int, int], ...]:
 
 
 def conv2d(types: Types, attrs: Attrs) -> TensorType:
-    x, w = types
+    x, w = _operands(types, 2)
     n, c, *spatial = _dims(x, 4, "the input")
     out, c_group, *kernel = _dims(w, 4, "the weight")
+    if attrs["groups"] < 1:
+        raise IRError(f"the number of groups must be positive, not {attrs['groups']}")
     if _int(c, "channels") != _int(c_group, "channels") * attrs["groups"] or _int(out, "channels") % attrs["groups"]:
         raise IRError(f"channels do not match: {x} by {w} in {attrs['groups']} groups")
     positions = [
@@ -125,7 +171,7 @@ def conv2d(types: Types, attrs: Attrs) -> TensorType:
 
 
 def conv2d_input_grad(types: Types, attrs: Attrs) -> TensorType:
-    g, w = types
+    g, w = _operands(types, 2)
     n = _dims(g, 4, "the gradient")[0]
     _, c_group, _, _ = _dims(w, 4, "the weight")
     out = TensorType(g.dtype, (n, _int(c_group, "channels") * attrs["groups"], *attrs["input_size"]))
@@ -135,7 +181,7 @@ def conv2d_input_grad(types: Types, attrs: Attrs) -> TensorType:
 
 
 def max_pool2d(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
+    (x,) = _operands(types, 1)
     n, c, *spatial = _dims(x, 4, "the input")
     positions = [
         window_output(_int(s, "height and width"), k, stride, low, high, dilation)
@@ -145,8 +191,10 @@ def max_pool2d(types: Types, attrs: Attrs) -> TensorType:
 
 
 def reduce(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
+    (x,) = _operands(types, 1)
     axes = {_axis(axis, x.rank) for axis in attrs["axes"]}
+    if len(axes) != len(attrs["axes"]):
+        raise IRError(f"axes {attrs['axes']} name an axis twice")
     if attrs["keepdims"]:
         shape: Shape = tuple(1 if axis in axes else dim for axis, dim in enumerate(x.shape))
     else:
@@ -154,29 +202,44 @@ def reduce(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(x.dtype, shape)
 
 
+def reduce_sum(types: Types, attrs: Attrs) -> TensorType:
+    out = reduce(types, attrs)
+    return TensorType(_require_number(out.dtype), out.shape)
+
+
+def extremum(types: Types, attrs: Attrs) -> TensorType:
+    out = reduce(types, attrs)
+    if any(types[0].shape[axis] == 0 for axis in attrs["axes"]):
+        raise IRError(f"{types[0]} has no largest or smallest element along axes {attrs['axes']}")
+    return out
+
+
 def reshape(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
-    if divide(size(x.shape), 1) != size(attrs["shape"]):
-        raise IRError(f"{format_shape(x.shape)} cannot be reshaped to {format_shape(attrs['shape'])}")
-    return TensorType(x.dtype, attrs["shape"])
+    (x,) = _operands(types, 1)
+    shape = _given_shape(attrs)
+    if size(x.shape) != size(shape):
+        raise IRError(f"{format_shape(x.shape)} cannot be reshaped to {format_shape(shape)}")
+    return TensorType(x.dtype, shape)
 
 
 def permute(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
+    (x,) = _operands(types, 1)
     if sorted(attrs["axes"]) != list(range(x.rank)):
         raise IRError(f"{attrs['axes']} is no permutation of {x.rank} axes")
     return TensorType(x.dtype, tuple(x.shape[axis] for axis in attrs["axes"]))
 
 
 def broadcast(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
-    if broadcast_shapes(x.shape, attrs["shape"]) != attrs["shape"]:
-        raise IRError(f"{format_shape(x.shape)} does not broadcast to {format_shape(attrs['shape'])}")
-    return TensorType(x.dtype, attrs["shape"])
+    (x,) = _operands(types, 1)
+    shape = _given_shape(attrs)
+    if broadcast_shapes(x.shape, shape) != shape:
+        raise IRError(f"{format_shape(x.shape)} does not broadcast to {format_shape(shape)}")
+    return TensorType(x.dtype, shape)
 
 
 def slice_(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
+    (x,) = _operands(types, 1)
+    _per_axis(x, attrs["starts"], attrs["stops"], attrs["steps"])
     out: list[Dim] = []
     for dim, start, stop, step in zip(x.shape, attrs["starts"], attrs["stops"], attrs["steps"], strict=True):
         if (start, stop, step) == (0, dim, 1):
@@ -204,6 +267,8 @@ def _difference(stop: Dim, start: Dim) -> Dim:
 
 
 def concat(types: Types, attrs: Attrs) -> TensorType:
+    if not types:
+        raise IRError("nothing to join")
     axis = _axis(attrs["axis"], types[0].rank)
     rests = {kind.shape[:axis] + kind.shape[axis + 1 :] for kind in types}
     if len(rests) != 1 or len({kind.rank for kind in types}) != 1:
@@ -216,7 +281,8 @@ def concat(types: Types, attrs: Attrs) -> TensorType:
 
 
 def pad(types: Types, attrs: Attrs) -> TensorType:
-    (x,) = types
+    (x,) = _operands(types, 1)
+    _per_axis(x, attrs["low"], attrs["high"])
     out = [
         dim if low == high == 0 else _int(dim, "a padded dimension") + low + high
         for dim, low, high in zip(x.shape, attrs["low"], attrs["high"], strict=True)
@@ -233,13 +299,13 @@ def _indices(kind: TensorType) -> Dim:
 
 
 def gather_rows(types: Types, attrs: Attrs) -> TensorType:
-    x, index = types
+    x, index = _operands(types, 2)
     axis = _axis(attrs["axis"], x.rank)
     return TensorType(x.dtype, (*x.shape[:axis], _indices(index), *x.shape[axis + 1 :]))
 
 
 def scatter_rows(types: Types, attrs: Attrs) -> TensorType:
-    base, index, rows = types
+    base, index, rows = _operands(types, 3)
     axis = _axis(attrs["axis"], base.rank)
     expected = (*base.shape[:axis], _indices(index), *base.shape[axis + 1 :])
     if rows.shape != expected:

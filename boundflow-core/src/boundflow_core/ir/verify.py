@@ -45,6 +45,8 @@ def verify_graph(graph: PrimalGraph) -> PrimalGraph:
             ranks = {graph.type_of(name).rank for name in node.inputs if defined[name]}
             if ranks != {node.type.rank}:
                 raise IRError(f"{where}: operands of ranks {sorted(ranks)} give a result of rank {node.type.rank}")
+            if wide := [name for name in node.inputs if graph.type_of(name).rank > node.type.rank]:
+                raise IRError(f"{where}: {wide} have more axes than the result")
         kind = infer_type(node.spec, node.attrs, [(graph.type_of(name), defined[name]) for name in node.inputs])
         if kind != node.type:
             raise IRError(f"{where} is declared as {node.type} but gives {kind}")
@@ -71,7 +73,8 @@ def verify_program(program: BoundProgram) -> BoundProgram:
     if len(defined) != len(program.inputs) + len(program.constants):
         raise IRError("a value is both an input and a constant")
     for value, constant in program.constants.items():
-        same_kind = value.type.dtype.is_float == constant.type.dtype.is_float
+        both_float = value.type.dtype.is_float and constant.type.dtype.is_float
+        same_kind = both_float or value.type.dtype is constant.type.dtype
         if value.shape != constant.type.shape or not same_kind:
             raise IRError(f"{value!r} holds a constant of type {constant.type}")
     dtypes = {v.type.dtype for v in defined if v.type.dtype.is_float}
@@ -97,10 +100,26 @@ def verify_program(program: BoundProgram) -> BoundProgram:
     for op in program.ops:
         if not used.intersection(op.outputs):
             raise IRError(f"{op}: nobody reads the result")
+    if unread := [value.name for value in program.constants if value not in used]:
+        raise IRError(f"nobody reads the constants {unread}")
     alone = {dim.symbols[0] for value in program.inputs for dim in value.shape if _is_symbol(dim)}
-    if hidden := set(program.symbols()) - alone:
+    if hidden := _symbols(program) - alone:
         raise IRError(f"the symbols {sorted(hidden)} are no dimension of an input, so no run can tell their values")
     return program
+
+
+def _symbols(program: BoundProgram) -> set[str]:
+    """Symbols of all shapes and attributes."""
+    values = [*program.inputs, *program.constants, *(value for op in program.ops for value in op.outputs)]
+    stack: list[object] = [value.shape for value in values] + [op.attrs[key] for op in program.ops for key in op.attrs]
+    found: set[str] = set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, SymDim):
+            found.update(item.symbols)
+        elif isinstance(item, tuple):
+            stack.extend(item)
+    return found
 
 
 def _is_symbol(dim: object) -> TypeGuard[SymDim]:

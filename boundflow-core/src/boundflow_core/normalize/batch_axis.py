@@ -73,7 +73,10 @@ def _carries_batch(node: Node, shape: tuple[int, ...], out: tuple[int, ...]) -> 
 
 
 def _shifted(node: Node, operands: list[Operand], shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Attrs | None:
-    """Attributes for the shapes without the leading axis; None where the operator needs that axis."""
+    """Attributes for the shapes without the leading axis; None where the operator needs that axis.
+
+    Rules see the shapes of the operands that lose the axis.
+    """
     with_batch = [
         shape
         for x, shape in zip(operands, shapes, strict=True)
@@ -84,7 +87,7 @@ def _shifted(node: Node, operands: list[Operand], shapes: list[tuple[int, ...]],
     if node.spec.elementwise:
         return node.attrs
     rule = _RULES.get(node.op)
-    return rule(node.attrs, shapes, out) if rule else None
+    return rule(node.attrs, with_batch, out) if rule else None
 
 
 _ShiftRule = Callable[[Attrs, "list[tuple[int, ...]]", "tuple[int, ...]"], "Attrs | None"]
@@ -95,12 +98,8 @@ def _at_rank(least: int) -> _ShiftRule:
     return lambda attrs, shapes, out: attrs if len(shapes[0]) >= least and len(out) >= least else None
 
 
-def _both_at_rank_3(attrs: Attrs, shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Attrs | None:
-    return attrs if all(len(shape) >= 3 for shape in shapes) or _constant_side(shapes, out) else None
-
-
-def _constant_side(shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> bool:
-    return len(out) >= 3 and {len(shape) for shape in shapes} == {2, len(out)}
+def _all_at_rank_3(attrs: Attrs, shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Attrs | None:
+    return attrs if all(len(shape) >= 3 for shape in shapes) else None
 
 
 def _one_axis(attrs: Attrs, shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Attrs | None:
@@ -136,7 +135,7 @@ _RULES: Mapping[str, _ShiftRule] = {
     "conv2d": _at_rank(4),
     "conv_transpose2d": _at_rank(4),
     "max_pool2d": _at_rank(4),
-    "matmul": _both_at_rank_3,
+    "matmul": _all_at_rank_3,
     "reduce_sum": _many_axes,
     "reduce_max": _many_axes,
     "reduce_min": _many_axes,
