@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,38 @@ def prepare(plan: PlanBundle) -> Callable[[Mapping[str, Any]], Mapping[str, Any]
     """A runner of ``plan`` from arrays (torch or NumPy) by name to torch tensors by name.
 
     It runs where the first torch input lies; weights are brought there once. Gradients are recorded only where the plan
-    is differentiable.
+    is differentiable. Products of float32 numbers are full float32 products, whatever short cut (TF32, bfloat16) torch
+    is set to: their errors are a thousand times float32's.
     """
     runners: dict[torch.device, StepRunner] = {}
 
     def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         device = next((x.device for x in inputs.values() if isinstance(x, torch.Tensor)), torch.device("cpu"))
-        with torch.set_grad_enabled(plan.differentiable and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(plan.differentiable and torch.is_grad_enabled()), _full_precision():
             if device not in runners:
                 runners[device] = _runner(plan, device)
             return runners[device](inputs)
 
     return run
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    backends = torch.backends
+    switches: list[tuple[Any, str, Any]]
+    if hasattr(backends.cuda.matmul, "fp32_precision"):
+        modules = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+        switches = [(module, "fp32_precision", "ieee") for module in modules]
+    else:  # before torch 2.9
+        switches = [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
+    before = [getattr(module, name) for module, name, _ in switches]
+    try:
+        for module, name, value in switches:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name, _), value in zip(switches, before, strict=True):
+            setattr(module, name, value)
 
 
 def _runner(plan: PlanBundle, device: torch.device) -> StepRunner:
@@ -46,9 +67,21 @@ def _runner(plan: PlanBundle, device: torch.device) -> StepRunner:
 
     def convert(value: Value) -> Callable[[Any], torch.Tensor]:
         dtype = DTYPES[value.type.dtype]
-        return lambda array: torch.as_tensor(array, dtype=dtype, device=device)
+
+        def converted(array: Any) -> torch.Tensor:
+            if not isinstance(array, torch.Tensor):
+                array = np.asarray(array)
+                # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
+                array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
+            return torch.as_tensor(array, dtype=dtype, device=device)
+
+        return converted
 
     def kernel(op: Op) -> Callable[..., torch.Tensor]:
         return KERNELS[op.name](op)
 
     return make_runner(plan.program, kernel, load, convert)
+
+
+def _shareable(array: np.ndarray[Any, Any]) -> bool:
+    return array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0

@@ -80,9 +80,21 @@ def _merged_constants(g: Rewriter, node: Node, xs: Sequence[Operand]) -> Any:
     made = g.producer(xs[0])
     if made and made[0].op == node.op and isinstance(xs[1], Constant) and isinstance(made[1][1], Constant):
         inner, first = made[1]
-        if len(g.old.users(node.inputs[0])) == 1:
+        if _only_reader(g, node, made[0]):
             return g.op(node.spec, inner, g.op(node.spec, first, xs[1]))
     return None
+
+
+def _only_reader(g: Rewriter, node: Node, made: Node) -> bool:
+    """Whether nobody but ``node`` reads the first operand, which the new node ``made`` defines.
+
+    Where the operand's old producer became another one's node (a reshape that changed nothing), others may read that:
+    the next round of simplification, whose old graph is this one's new one, can tell.
+    """
+    value = node.inputs[0]
+    before = g.old.producer(value)
+    alone = len(g.old.users(value)) == 1 and g.old.output != value
+    return alone and before is not None and before.name == made.name
 
 
 def _square(g: Rewriter, node: Node, xs: Sequence[Operand]) -> Any:
@@ -130,7 +142,7 @@ def _affine_producer(g: Rewriter, node: Node, xs: Sequence[Operand]) -> tuple[No
     if made is None or made[0].op not in _CHANNEL_AXIS or not isinstance(xs[1], Constant):
         return None
     shape = tuple(int(dim) for dim in node.type.shape)  # type: ignore[arg-type]
-    if shape != xs[0].shape or len(g.old.users(node.inputs[0])) != 1 or g.old.output == node.inputs[0]:
+    if shape != xs[0].shape or not _only_reader(g, node, made[0]):
         return None
     vector = _per_channel(g, xs[1], shape, _CHANNEL_AXIS[made[0].op])
     return (made[0], made[1], vector) if vector is not None else None
