@@ -1,0 +1,1 @@
+"""Backward linear bounds for BoundFlow: the domain ``linear`` and the methods of the CROWN family."""

@@ -1,0 +1,54 @@
+"""Composites of backward linear bounds, which a lowering may claim as one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.program import Composite, Value
+from boundflow_core.ir.types import Attrs
+
+__all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE"]
+
+
+def _sum(b: Builder, x: Value, kept: int) -> Value:
+    """Sum over all but the first ``kept`` axes, the innermost first."""
+    for axis in range(x.rank - 1, kept - 1, -1):
+        x = b.reduce_sum(x, (axis,))
+    return x
+
+
+def _backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
+    rows, lower_slope, lower_bias, upper_slope, upper_bias = inputs
+    above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
+    return above * lower_slope + below * upper_slope, _sum(b, above * lower_bias + below * upper_bias, attrs["front"])
+
+
+def _relu_backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
+    rows, lower_slope, upper_slope, upper_bias = inputs
+    above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
+    return above * lower_slope + below * upper_slope, _sum(b, below * upper_bias, attrs["front"])
+
+
+def _concretize_box(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
+    rows, centre, radius = inputs
+    return (_sum(b, rows * centre - b.abs(rows) * radius, attrs["front"]),)
+
+
+BACKSUBSTITUTE = Composite(
+    "backsubstitute",
+    "rows A [*front, *s] through lines: (A+ lower_slope + A- upper_slope, sum A+ lower_bias + A- upper_bias)",
+    _backsubstitute,
+)
+RELU_BACKSUBSTITUTE = Composite(
+    "relu_backsubstitute",
+    "rows A [*front, *s] through lines with no lower bias: (A+ lower_slope + A- upper_slope, sum A- upper_bias)",
+    _relu_backsubstitute,
+)
+CONCRETIZE_BOX = Composite(
+    "concretize_box",
+    "least value of rows A [*front, *s] over a box: sum A centre - |A| radius",
+    _concretize_box,
+)
+
+COMPOSITES = (BACKSUBSTITUTE, RELU_BACKSUBSTITUTE, CONCRETIZE_BOX)
