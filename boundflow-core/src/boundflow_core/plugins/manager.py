@@ -77,11 +77,11 @@ class Reading:
 
 def discover(entry_points: Iterable[EntryPoint]) -> tuple[Candidate, ...]:
     """The plugins behind entry points, sorted by name and distribution, each once."""
-    found: dict[tuple[str, str, str], Candidate] = {}
+    found = {}
     for point in entry_points:
         distribution, version = _distribution(point)
         candidate = Candidate(point.name, distribution, version, point.value, point.load)
-        found.setdefault((point.name, distribution, point.value), candidate)  # the first on the path counts
+        found[point.name, distribution, point.value] = candidate
     return tuple(found[key] for key in sorted(found))
 
 
