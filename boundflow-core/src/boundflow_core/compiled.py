@@ -184,7 +184,7 @@ class CompiledBounds:
             program = write_program(
                 self.graph,
                 self.method,
-                self._registry.domains,
+                {name: self._registry.domain(name) for name in self.method.domains},
                 dtype=self.options.dtype,
                 spec=kind,
                 options=self._method_options,
