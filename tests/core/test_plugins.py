@@ -106,7 +106,7 @@ def test_core_registers_like_a_plugin_and_first() -> None:
     core = registry.records[0]
     assert (core.distribution, core.status, core.module) == ("boundflow-core", "active", "boundflow_core.builtin")
     assert core.brings["executors"] == ("reference", "torch")
-    assert list(registry.commands) == ["plugins", "inspect", "bound", "demo"]
+    assert list(registry.commands) == ["plugins", "inspect", "bound", "plan", "demo"]
 
 
 def test_everything_that_a_plugin_brings_is_registered() -> None:

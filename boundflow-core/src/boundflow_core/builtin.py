@@ -67,6 +67,7 @@ def boundflow_register_commands() -> list[Command]:
         Command("plugins", "Show which plugins are installed, and what they bring.", _command("plugins")),
         Command("inspect", "Summarize a network, and which methods support it.", _command("inspect")),
         Command("bound", "Compute guaranteed bounds on the outputs of a network.", _command("bound")),
+        Command("plan", "Show how bounds would be computed: tasks, memory, caching.", _command("plan")),
         Command("demo", "Certify two small networks on handwritten digits.", _command("demo")),
     ]
 

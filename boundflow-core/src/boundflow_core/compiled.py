@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from boundflow_core.extension import Executor, Method
 from boundflow_core.ir.evaluate import bind_symbols
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType, size
-from boundflow_core.memory import chunk_sizes, chunks
+from boundflow_core.memory import chunk_count, chunk_sizes, chunks
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.plugins import Registry
@@ -24,7 +24,9 @@ from boundflow_core.regions import Region
 from boundflow_core.scheduler import RunCounts, Schedule
 from boundflow_core.specs import LinearSpec
 
-__all__ = ["Bounds", "CompileOptions", "CompiledBounds", "RunStats", "choose_executor"]
+__all__ = ["Bounds", "CompileOptions", "CompiledBounds", "Progress", "RunStats", "choose_executor"]
+
+Progress = Callable[[int, int], None]
 
 # Prepared sizes hold memory; of more than this many, the least recently used are let go.
 MAX_PREPARED = 8
@@ -116,12 +118,13 @@ class CompiledBounds:
         """Name of the executor that runs."""
         return self._executor.name
 
-    def __call__(self, region: Region, spec: LinearSpec | None = None) -> Bounds:
+    def __call__(self, region: Region, spec: LinearSpec | None = None, *, progress: Progress | None = None) -> Bounds:
         """Bounds over each region of a batch.
 
         Args:
             region: a Box or LpBall for B regions, or for one.
             spec: rows to bound; the outputs themselves if absent.
+            progress: called after each chunk as ``progress(done, in_all)``; a call without a memory limit is one chunk.
 
         Raises:
             InputError: shapes or values that do not fit the network or what was compiled for.
@@ -145,9 +148,15 @@ class CompiledBounds:
         self.plan = bind_plan(template, chunk)
         self._describe()
         device = device_of(lower)
-        columns = [
-            [self._run(kind, part, device) for part in rows] for rows in chunks(inputs, sizes, chunk)
-        ]
+        done, in_all = 0, chunk_count(sizes, chunk)
+        columns: list[list[dict[str, Any]]] = []
+        for rows in chunks(inputs, sizes, chunk):
+            columns.append([])
+            for part in rows:
+                columns[-1].append(self._run(kind, part, device))
+                done += 1
+                if progress is not None:
+                    progress(done, in_all)
         self.stats.calls += 1
         lower_out, upper_out = (
             concatenate([concatenate([part[side] for part in rows], 1) for rows in columns], 0)
