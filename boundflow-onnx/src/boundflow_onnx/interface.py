@@ -71,7 +71,7 @@ def _concrete(model: Model, value: onnx.ValueInfoProto, dims: Mapping[str | int,
         if not known:
             found = f"{', '.join(symbols)}" if symbols else "none with a name"
             raise OptionError(f"{model.file}: input {value.name!r} has no dimension {key!r} (it has {found})")
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise OptionError(f"{model.file}: dimension {key!r} cannot be {size!r}")
     shape: list[int] = []
     open_axes: list[int] = []

@@ -6,6 +6,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from boundflow_core.cli.console import console
+
 if TYPE_CHECKING:
     from boundflow_core.cli.bound import Outcome
 
@@ -47,7 +49,6 @@ def show(outcome: Outcome, row_name: str) -> None:
     Args:
         row_name: what a row is: "output", or "row" of a specification.
     """
-    from rich.console import Console
     from rich.table import Table
 
     regions, rows = outcome.lower.shape
@@ -66,11 +67,11 @@ def show(outcome: Outcome, row_name: str) -> None:
         region, row = divmod(number, rows)
         low, high = float(outcome.lower[region, row]), float(outcome.upper[region, row])
         table.add_row(*([str(region)] if regions > 1 else []), str(row), rounded_down(low), rounded_up(high))
-    console = Console(markup=False, highlight=False)
-    console.print(table)
-    console.print()
+    screen = console()
+    screen.print(table)
+    screen.print()
     for line in summary(outcome):
-        console.print(line, style="dim", soft_wrap=True)
+        screen.print(line, style="dim", soft_wrap=True)
 
 
 def summary(outcome: Outcome) -> list[str]:

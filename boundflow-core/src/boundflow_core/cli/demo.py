@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from boundflow_core.cli.console import console
 from boundflow_core.cli.files import check_output, write_json
 from boundflow_core.errors import OptionError
 
@@ -30,14 +31,12 @@ def command(output: str, json_path: str | None, methods: str | None) -> None:
     For a range of eps it shows how many of the test images keep their class, provably, when every pixel changes by up
     to eps. Works offline; the networks and images come with BoundFlow.
     """
-    from rich.console import Console
-
     check_output(json_path)
     names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     if names == []:
         raise OptionError("--methods names no method")
     from boundflow_core.demo.run import run_demo
 
-    result = run_demo(names, Path(output), Console(stderr=json_path == "-"))
+    result = run_demo(names, Path(output), console(stderr=json_path == "-"))
     if json_path is not None:
         write_json(result.to_json(), json_path)

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 import boundflow_core as bf
+from boundflow_core.cli.console import console
 from boundflow_core.cli.files import check_output, write_json
 from boundflow_core.errors import UnsupportedOpError
 from boundflow_core.extension import Method, operators_of
@@ -123,18 +124,17 @@ def summary(net: str, graph: PrimalGraph, supports: list[Support]) -> dict[str, 
 
 def show(net: str, graph: PrimalGraph, supports: list[Support]) -> None:
     """Print the summary for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False, highlight=False)
-    console.print(net, style="bold", soft_wrap=True)
+    screen = console()
+    screen.print(net, style="bold", soft_wrap=True)
     operators = ", ".join(f"{count} {op}" for op, count in graph.operators().items())
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_row("input", f"{format_shape(graph.input_type.shape)} {graph.input_type.dtype}")
     facts.add_row("output", f"{format_shape(graph.output_type.shape)} {graph.output_type.dtype}")
     facts.add_row("parameters", f"{graph.parameter_count():,}")
     facts.add_row("operators", operators or "none")
-    console.print(facts)
+    screen.print(facts)
 
     layers = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     layers.add_column("layer", overflow="fold")
@@ -143,14 +143,14 @@ def show(net: str, graph: PrimalGraph, supports: list[Support]) -> None:
     layers.add_column("parameters", justify="right")
     for node, parameters in zip(graph.nodes, layer_parameters(graph), strict=True):
         layers.add_row(node.name, node.op, format_shape(node.type.shape), f"{parameters:,}" if parameters else "")
-    console.print()
-    console.print(layers)
+    screen.print()
+    screen.print(layers)
 
-    console.print()
+    screen.print()
     if not supports:
-        console.print("no method is installed: pip install boundflow-interval")
+        screen.print("no method is installed: pip install boundflow-interval")
     for one in supports:
-        console.print(f"{one.method}: {verdict(one)}", style="green" if one.supported else "red", soft_wrap=True)
+        screen.print(f"{one.method}: {verdict(one)}", style="green" if one.supported else "red", soft_wrap=True)
 
 
 def verdict(one: Support) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from boundflow_core.cli.console import console
 from boundflow_core.cli.files import write_json
 from boundflow_core.plugins import BOUNDFLOW_API, PluginRecord, records
 from boundflow_core.plugins.manager import CORE, Settings
@@ -43,7 +44,6 @@ def ineffective(found: Sequence[PluginRecord], settings: Settings) -> list[str]:
 
 def show(found: Sequence[PluginRecord]) -> None:
     """Print the table."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -56,4 +56,4 @@ def show(found: Sequence[PluginRecord]) -> None:
         lines = [*brings, *record.notes] if record.active else [record.reason]
         status = Text(record.status.value, style=COLOURS[record.status.value])
         table.add_row(record.name, record.distribution, record.version, status, "\n".join(lines))
-    Console(markup=False, highlight=False).print(table)
+    console().print(table)

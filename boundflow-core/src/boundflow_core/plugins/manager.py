@@ -77,11 +77,11 @@ class Reading:
 
 def discover(entry_points: Iterable[EntryPoint]) -> tuple[Candidate, ...]:
     """The plugins behind entry points, sorted by name and distribution, each once."""
-    found = {}
+    found: dict[tuple[str, str, str], Candidate] = {}
     for point in entry_points:
         distribution, version = _distribution(point)
         candidate = Candidate(point.name, distribution, version, point.value, point.load)
-        found[point.name, distribution, point.value] = candidate
+        found.setdefault((point.name, distribution, point.value), candidate)  # the first on the path counts
     return tuple(found[key] for key in sorted(found))
 
 
