@@ -1,14 +1,15 @@
 """Cuts a program into tasks: by what each operation depends on, then by what kind of work it is.
 
-Operations are grouped by the set of groups of inputs (region, specification, split state, weights) that their results depend on. So the region's part of a program, the
-specification's part and the part that needs both are different tasks, and a call that changes one input runs again only
-the tasks that depend on it, whatever the domain. Within a group, runs of operations that move data are tasks of their own,
-and a new compute task begins with each network operator that contains a contraction.
+Operations are grouped by the set of groups of inputs (region, specification, split state, weights) that their results
+depend on. So the region's part of a program, the specification's part and the part that needs both are different tasks,
+and a call that changes one input runs again only the tasks that depend on it, whatever the domain. Within a group, runs
+of operations that move data are tasks of their own, and a new compute task begins with each network operator that
+contains a contraction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
@@ -41,7 +42,7 @@ def single_task(program: BoundProgram) -> TaskGraph:
     """The whole program as one task."""
     depends = dependencies(program)
     every = frozenset().union(*(depends[value] for value in program.outputs.values()))
-    return _graph(program, [("program", "compute", every, list(program.ops))])
+    return _graph(program, [("program", "compute", every, list(program.ops))] if program.ops else [])
 
 
 def partition(program: BoundProgram) -> TaskGraph:
@@ -72,13 +73,9 @@ def _graph(program: BoundProgram, pieces: Sequence[tuple[str, str, frozenset[str
     read_later: set[Value] = set(results)
     tasks: list[BoundTask] = []
     for number, (name, kind, depends, ops) in reversed(list(enumerate(pieces, 1))):
-        made = [value for op in ops for value in op.outputs]
-        read = tuple(_unique(value for op in ops for value in op.inputs if value not in set(made)))
+        made = dict.fromkeys(value for op in ops for value in op.outputs)
+        read = tuple(dict.fromkeys(value for op in ops for value in op.inputs if value not in made))
         handed = tuple(value for value in made if value in read_later)
         tasks.append(BoundTask(f"{number}:{name}", kind, depends, tuple(ops), read, handed))
         read_later.update(read)
     return TaskGraph.of(tasks[::-1], given, results)
-
-
-def _unique(values: Iterable[Value]) -> Mapping[Value, None]:
-    return dict.fromkeys(values)

@@ -6,8 +6,10 @@ buffers are computed anew for each batch. Constants, and what follows from froze
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.program import BoundProgram, Op, Primitive, Value
@@ -19,6 +21,11 @@ __all__ = ["ALIGNMENT", "BufferSpec", "MemoryTraits", "StoragePlan", "last_uses"
 ALIGNMENT = 64
 
 
+def no_workspace(op: Op) -> tuple[Dim, ...]:
+    """Of kernels that allocate nothing but their result."""
+    return ()
+
+
 @dataclass(frozen=True)
 class MemoryTraits:
     """What an executor's kernels can do with memory.
@@ -27,11 +34,14 @@ class MemoryTraits:
         into: primitives and composites that write into memory given to them; others allocate their result.
         strided: whether they read views with any strides; else only contiguous ones.
         inplace: whether elementwise kernels may write onto an operand.
+        workspace: bytes that the kernel of an operation takes while it runs, beside operands and result: terms of a
+            sum, from the symbolic shapes.
     """
 
     into: frozenset[str] = frozenset()
     strided: bool = True
     inplace: bool = True
+    workspace: Callable[[Op], tuple[Dim, ...]] = no_workspace
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ class StoragePlan:
         views: how each value lies in its buffer.
         lifetimes: index of the defining and of the last reading operation of each value.
         onto: results that are written onto an operand that dies there, with that operand's base.
+        temporaries: what is allocated for a moment at a step, in bytes (terms of a sum): workspace of the operation
+            with that index; after the last one, the copies of the results that the caller gets.
         sizes: values of the symbols.
     """
 
@@ -78,12 +90,13 @@ class StoragePlan:
     views: Mapping[Value, Strided]
     lifetimes: Mapping[Value, tuple[int, int]]
     onto: Mapping[Value, Value] = field(default_factory=dict)
+    temporaries: Mapping[int, tuple[Dim, ...]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def bind(self, sizes: Mapping[str, int]) -> StoragePlan:
         return replace(self, sizes=dict(sizes))
 
-    @property
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Offset of each buffer in the arena, in bytes; -1 for one that is not planned."""
         offsets, at = [], 0
@@ -92,18 +105,22 @@ class StoragePlan:
             at += _aligned(buffer.nbytes(self.sizes), buffer.alignment) if buffer.planned else 0
         return tuple(offsets)
 
-    @property
+    @cached_property
     def arena_bytes(self) -> int:
         """Size of the one allocation that the planned buffers share."""
         return sum(_aligned(b.nbytes(self.sizes), b.alignment) for b in self.buffers if b.planned)
 
-    @property
+    @cached_property
     def peak_bytes(self) -> int:
-        """The arena and the most that kernels' own allocations take beside it at any time."""
-        own = [buffer for buffer in self.buffers if not buffer.planned]
-        steps = {buffer.first_def for buffer in own}
-        alive = [sum(b.nbytes(self.sizes) for b in own if b.first_def <= step <= b.last_use) for step in steps]
-        return self.arena_bytes + max(alive, default=0)
+        """The arena and the most that kernels' own results and temporaries take beside it at any time."""
+        own = [(b.first_def, b.last_use, b.nbytes(self.sizes)) for b in self.buffers if not b.planned]
+        steps = {first for first, _, _ in own} | set(self.temporaries)
+        beside = [
+            sum(count for first, last, count in own if first <= step <= last)
+            + sum(concrete_dim(term, self.sizes) for term in self.temporaries.get(step, ()))
+            for step in steps
+        ]
+        return self.arena_bytes + max(beside, default=0)
 
     @property
     def naive_bytes(self) -> int:
@@ -116,20 +133,17 @@ class StoragePlan:
         Raises:
             IRError: which values overlap.
         """
+        ends = _group_ends(self.views, self.lifetimes)
         for buffer in self.buffers:
             roots = [value for value in buffer.alias_group if self.views[value].base is value]
-            spans = sorted((self._span(root) + (root,) for root in roots), key=lambda span: span[:2])
-            for (_, end, one), (start, _, other) in zip(spans, spans[1:], strict=False):
+            spans = sorted(((self.lifetimes[root][0], ends[root], root) for root in roots), key=lambda span: span[:2])
+            for (_, end, one), (start, _, other) in pairwise(spans):
                 if start < end or (start == end and self.onto.get(other) is not one):
                     raise IRError(f"%{one.name} and %{other.name} are alive together in buffer {buffer.index}")
-            for value in buffer.alias_group:
-                if not any(size(value.shape) == count for count in buffer.elements) and self.views[value].base is value:
-                    raise IRError(f"%{value.name} does not fit into buffer {buffer.index}")
+            for root in roots:
+                if size(root.shape) not in buffer.elements or root.type.dtype is not buffer.dtype:
+                    raise IRError(f"%{root.name} does not fit into buffer {buffer.index}")
         return self
-
-    def _span(self, root: Value) -> tuple[int, int]:
-        group = [value for value, view in self.views.items() if view.base is root]
-        return self.lifetimes[root][0], max(self.lifetimes[value][1] for value in group)
 
 
 def _aligned(count: int, alignment: int) -> int:
@@ -147,7 +161,9 @@ def last_uses(program: BoundProgram) -> dict[Value, int]:
     return {**last, **dict.fromkeys(program.outputs.values(), len(program.ops))}
 
 
-def plan_storage(program: BoundProgram, skip: frozenset[Value], traits: MemoryTraits, *, reuse: bool = True) -> StoragePlan:
+def plan_storage(
+    program: BoundProgram, skip: frozenset[Value], traits: MemoryTraits, *, reuse: bool = True
+) -> StoragePlan:
     """Places the values of ``program``.
 
     Args:
@@ -159,18 +175,22 @@ def plan_storage(program: BoundProgram, skip: frozenset[Value], traits: MemoryTr
     views: dict[Value, Strided] = {value: contiguous(value) for value in program.inputs}
     lifetimes: dict[Value, tuple[int, int]] = {value: (-1, last.get(value, -1)) for value in program.inputs}
     kernel_made: set[Value] = set()
+    temporaries = {len(program.ops): tuple(size(v.shape) * v.type.dtype.itemsize for v in program.outputs.values())}
     for index, op in enumerate(program.ops):
         for value in op.outputs:
             if value in skip:
                 continue
-            seen = view_of(op, views, strided=traits.strided) if traits.strided or op.name == "reshape" else None
+            seen = view_of(op, views, strided=traits.strided)
             if seen is None and op.name not in traits.into:
                 kernel_made.add(value)
+            if seen is None and (workspace := traits.workspace(op)):
+                temporaries[index] = workspace
             views[value] = seen or contiguous(value)
             lifetimes[value] = (index, last.get(value, index))
     ends = _group_ends(views, lifetimes)
     onto = _written_onto(program, views, ends, traits, kernel_made) if reuse else {}
-    return _placed(views, lifetimes, ends, onto, kernel_made, reuse=reuse)
+    placed = _placed(views, lifetimes, ends, onto, kernel_made, reuse=reuse)
+    return replace(placed, temporaries=temporaries)
 
 
 def _group_ends(views: Mapping[Value, Strided], lifetimes: Mapping[Value, tuple[int, int]]) -> dict[Value, int]:
@@ -206,7 +226,12 @@ def _written_onto(
 
 
 def _may_overwrite(
-    operand: Value, op: Op, index: int, views: Mapping[Value, Strided], ends: Mapping[Value, int], kernel_made: set[Value]
+    operand: Value,
+    op: Op,
+    index: int,
+    views: Mapping[Value, Strided],
+    ends: Mapping[Value, int],
+    kernel_made: set[Value],
 ) -> bool:
     """The operand fills its buffer in order, has the result's type, dies here, and is read in no other arrangement."""
     if operand not in views:
@@ -216,8 +241,9 @@ def _may_overwrite(
         return False
     if ends[root] != index or view.strides != contiguous(operand).strides or size(root.shape) != size(operand.shape):
         return False
-    others = [views[value] for value in op.inputs if value in views and value is not operand]
-    return all(other.base is not root or (other.strides, other.offset) == (view.strides, view.offset) for other in others)
+    # Of the same shape too: a slice that is broadcast would be read again after its elements are overwritten.
+    others = [value for value in op.inputs if value in views and value is not operand and views[value].base is root]
+    return all((other.shape, views[other]) == (operand.shape, view) for other in others)
 
 
 def _placed(
@@ -242,11 +268,14 @@ def _placed(
         else:
             pools.setdefault(key, []).append(len(groups))
             groups.append([(chain, start, end)])
+    members_of: dict[Value, list[Value]] = {}
+    for value, view in views.items():
+        members_of.setdefault(view.base, []).append(value)
     home: dict[Value, int] = {}
     buffers = []
     for index, members in enumerate(groups):
         roots = [root for chain, _, _ in members for root in chain]
-        group = tuple(value for value, view in views.items() if view.base in set(roots))
+        group = tuple(value for root in roots for value in members_of[root])
         home.update(dict.fromkeys(group, index))
         buffers.append(
             BufferSpec(

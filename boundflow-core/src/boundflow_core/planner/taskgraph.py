@@ -103,15 +103,15 @@ class TaskGraph:
         if len(self._by_name) != len(self.tasks):
             raise IRError("two tasks have one name")
         order = self.topo_sort()
-        home: dict[Value, str] = {}
+        written = set(self.inputs)
         for task in self.tasks:
-            inside = {value for op in task.ops for value in op.outputs}
-            if missing := [value for value in task.outputs if value not in inside]:
+            made = [value for op in task.ops for value in op.outputs]
+            if missing := set(task.outputs).difference(made):
                 raise IRError(f"task {task.name} hands on {missing}, which it does not define")
-            for value in inside:
-                if value in home or value in self.inputs:
-                    raise IRError(f"task {task.name} writes %{value.name}, which is written elsewhere too")
-                home[value] = task.name
+            for value in made:
+                if value in written:
+                    raise IRError(f"task {task.name} writes %{value.name}, which is written already")
+                written.add(value)
         handed = {value: task.name for task in self.tasks for value in task.outputs}
         drawn = {(edge.producer, edge.consumer, edge.value) for edge in self.edges}
         needed = {(handed[v], task.name, v) for task in self.tasks for v in task.inputs if v in handed}
