@@ -27,7 +27,7 @@ __all__ = ["accepts", "load_module"]
 
 _WHERE = "the torch.export frontend"
 _ADD_RULE = (
-    "pass rules={{{name!r}: rule}}, where rule(call, *args, **kwargs) writes it with call.g "
+    "pass converters={{{name!r}: convert}}, where convert(call, *args, **kwargs) writes it with call.g "
     "(boundflow_core.frontends.aten has examples)"
 )
 
@@ -44,7 +44,7 @@ def load_module(
     *,
     batch_axis: bool = True,
     name: str | None = None,
-    rules: Mapping[str, Converter] | None = None,
+    converters: Mapping[str, Converter] | None = None,
 ) -> PrimalGraph:
     """The graph of a torch module in eval mode; the module's own training flags are left as they were.
 
@@ -54,7 +54,7 @@ def load_module(
             used. An ExportedProgram needs none.
         batch_axis: whether the first axis of the input counts samples. Without, all of ``x`` is one sample.
         name: the graph's name; by default the module's class.
-        rules: further converters by operator ("mylib.op" or "aten.op.overload"), which go before the built-in ones.
+        converters: further converters by operator ("mylib.op" or "aten.op.overload"), which precede the known ones.
 
     Returns:
         The normalized graph. Float parameters and buffers are live constants: the module's own tensors.
@@ -64,7 +64,7 @@ def load_module(
         UnsupportedOpError: an operator has no converter, or is used in a way that none can express.
     """
     title = name or ("exported" if type(module).__name__ == "ExportedProgram" else type(module).__name__)
-    table = dict(rules or {})
+    table = dict(converters or {})
     program, tensors = program_of(module, example_inputs, batch_axis, title, table)
     graph = _Translation(import_torch(), program, tensors, table, title).graph()
     return normalize(graph, batch_axis=batch_axis)
@@ -84,7 +84,7 @@ class _Translation:
     torch: Any
     program: Any
     tensors: Mapping[str, Any]
-    rules: Mapping[str, Converter]
+    converters: Mapping[str, Converter]
     title: str
     values: dict[Any, Any] = field(default_factory=dict)
 
@@ -177,7 +177,7 @@ class _Translation:
 
     def _converted(self, g: PrimalBuilder, node: Any, op: str) -> Any:
         self._check_dtype(node)
-        convert = converter_for(op, self.rules)
+        convert = converter_for(op, self.converters)
         if convert is None:
             packet = op.rpartition(".")[0] if op.count(".") > 1 else op
             raise UnsupportedOpError(op, _place(node), _WHERE, _ADD_RULE.format(name=packet))
@@ -223,7 +223,7 @@ def _check_shapes(node: Any, op: str, result: Any) -> None:
     for made, meta in zip(results, _metas(node), strict=False):
         if made is not None and made.shape != tuple(meta.shape):
             raise IRError(
-                f"the rule gives shape {list(made.shape)} where torch gives {list(meta.shape)}: a bug of the rule"
+                f"its converter gives shape {list(made.shape)}, but torch {list(meta.shape)}: a bug of the converter"
             )
 
 

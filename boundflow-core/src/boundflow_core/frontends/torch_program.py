@@ -40,7 +40,7 @@ def import_torch() -> Any:
 
 
 def program_of(
-    module: Any, example_inputs: Any, batch_axis: bool, title: str, rules: Mapping[str, Converter]
+    module: Any, example_inputs: Any, batch_axis: bool, title: str, converters: Mapping[str, Converter]
 ) -> tuple[Any, Mapping[str, Any]]:
     """The functional program of a module or ExportedProgram, and the tensors that it holds by name.
 
@@ -54,7 +54,7 @@ def program_of(
         program, tensors = _export(torch, module, _sample(torch, example_inputs, batch_axis), title), _state(module)
     else:
         raise LoadError(f"{type(module).__name__} is neither a torch.nn.Module nor an ExportedProgram")
-    program = _functional(torch, program, rules, title)
+    program = _functional(torch, program, converters, title)
     return program, {**program.state_dict, **program.constants, **tensors}
 
 
@@ -161,13 +161,13 @@ def _explained(what: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _functional(torch: Any, program: Any, rules: Mapping[str, Converter], title: str) -> Any:
+def _functional(torch: Any, program: Any, converters: Mapping[str, Converter], title: str) -> Any:
     """``program`` without mutation, where operators that have no converter are decomposed as far as torch can."""
     with _explained(f"torch cannot make {title} functional"):
         program = program.run_decompositions({})
         known: Mapping[Any, Any] = {}
         for _ in range(8):  # a decomposition may hold operators that need one in turn
-            missing = _without_converter(torch, program, rules)
+            missing = _without_converter(torch, program, converters)
             if not missing:
                 break
             known = known or _decompositions(torch)
@@ -186,13 +186,13 @@ def _decompositions(torch: Any) -> Mapping[Any, Any]:
     return dict(core_aten_decompositions())
 
 
-def _without_converter(torch: Any, program: Any, rules: Mapping[str, Converter]) -> list[Any]:
+def _without_converter(torch: Any, program: Any, converters: Mapping[str, Converter]) -> list[Any]:
     depends: set[Any] = set()
     missing = []
     for node in program.graph.nodes:
         if node.op == "placeholder" or any(parent in depends for parent in node.all_input_nodes):
             depends.add(node)
             overload = isinstance(node.target, torch._ops.OpOverload) and not str(node.target).startswith(EFFECTS)
-            if overload and converter_for(str(node.target), rules) is None and node.target not in missing:
+            if overload and converter_for(str(node.target), converters) is None and node.target not in missing:
                 missing.append(node.target)
     return missing
