@@ -135,7 +135,11 @@ def test_layout_that_changes_nothing_writes_nothing():
 def test_errors_name_operation_operands_and_node():
     b = Builder()
     x, y = b.input("x", (2,)), b.input("y", (3,))
-    with b.origin("conv1"), b.origin("inner"), pytest.raises(IRError, match=r"add\(float64\[2\], float64\[3\]\).*inner"):
+    with (
+        b.origin("conv1"),
+        b.origin("inner"),
+        pytest.raises(IRError, match=r"add\(float64\[2\], float64\[3\]\).*inner"),
+    ):
         b.add(x, y)
     with pytest.raises(IRError, match="another program"):
         b.add(x, Builder().input("x", (2,)))
