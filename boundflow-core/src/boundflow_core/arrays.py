@@ -133,4 +133,5 @@ def _moved(array: Any, where: Any, direction: float) -> Any:
         plain = array.detach()
         step = torch.nextafter(plain, torch.full_like(plain, direction)) - plain
         return array + torch.where(where, step, torch.zeros_like(step)) if bool(where.any()) else array
-    return np.where(where, np.nextafter(array, array.dtype.type(direction)), array)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.where(where, np.nextafter(array, array.dtype.type(direction)), array)
