@@ -1,7 +1,7 @@
 """The torch frontend: a module, by way of torch.export, to a graph. Torch is imported only when something is loaded.
 
 torch.export traces the module into ATen operators. Of those, only what mutates is rewritten (functionalization), and
-only what has no converter is decomposed further, so that layers stay whole.
+what has no converter is decomposed, so that layers stay whole.
 
 Floating-point parameters and buffers are held by reference: bounds follow a training step without loading again, also
 through what is derived from them. Buffers of integers and bools (masks, indices) and tensors that are neither parameter
@@ -23,19 +23,13 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder, Tensor
 from boundflow_core.normalize import normalize
 
-__all__ = ["accepts", "load_module"]
+__all__ = ["load_module"]
 
 _WHERE = "the torch.export frontend"
 _ADD_RULE = (
     "pass converters={{{name!r}: convert}}, where convert(call, *args, **kwargs) writes it with call.g "
     "(boundflow_core.frontends.aten has examples)"
 )
-
-
-def accepts(source: Any) -> bool:
-    """Whether ``source`` is a torch.nn.Module or an ExportedProgram, found without importing torch."""
-    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(source).__mro__}
-    return bool(names & {"torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram"})
 
 
 def load_module(

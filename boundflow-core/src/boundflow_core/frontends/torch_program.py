@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,7 +165,8 @@ def _explained(what: str) -> Iterator[None]:
 def _functional(torch: Any, program: Any, converters: Mapping[str, Converter], title: str) -> Any:
     """``program`` without mutation, where operators that have no converter are decomposed as far as torch can."""
     with _explained(f"torch cannot make {title} functional"):
-        program = program.run_decompositions({})
+        if _mutates(torch, program) or _without_converter(torch, program, converters):
+            program = program.run_decompositions({})
         known: Mapping[Any, Any] = {}
         for _ in range(8):  # a decomposition may hold operators that need one in turn
             missing = _without_converter(torch, program, converters)
@@ -176,6 +178,13 @@ def _functional(torch: Any, program: Any, converters: Mapping[str, Converter], t
                 break
             program = program.run_decompositions(table)
     return program
+
+
+def _mutates(torch: Any, program: Any) -> bool:
+    """Whether something writes in place, or holds operators inside (a region under no_grad), which may."""
+    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    overload = torch._ops.OpOverload
+    return any(t._schema.is_mutable if isinstance(t, overload) else t is not operator.getitem for t in calls)
 
 
 def _decompositions(torch: Any) -> Mapping[Any, Any]:
