@@ -58,8 +58,8 @@ def box_arrays(region: Region, dtype: DType, shape: Shape) -> tuple[Any, Any]:
         lower, upper = _batched(region.lower, shape, "the region"), _batched(region.upper, shape, "the region")
     elif isinstance(region, LpBall):
         center = _batched(region.center, shape, "the region's center")
-        eps = _radius(region.eps, center)
-        lower, upper = _wide(center) - eps, _wide(center) + eps
+        center, eps = _wide(center), _radius(region.eps, center)
+        lower, upper = _outward_sum(center, -eps, -np.inf), _outward_sum(center, eps, np.inf)
     else:
         raise InputError(f"a region is a Box or an LpBall, not {type(region).__name__}")
     return _cast(lower, dtype, -np.inf), _cast(upper, dtype, np.inf)
@@ -71,7 +71,7 @@ def spec_arrays(spec: LinearSpec, outputs: int, batch: int, dtype: DType) -> tup
     Raises:
         InputError: the rows are made for another number of outputs or regions.
     """
-    rows = spec.C
+    rows = spec.C if is_torch(spec.C) else np.asarray(spec.C)
     if rows.shape[-1] != outputs:
         raise InputError(f"C has rows of {rows.shape[-1]} numbers, but the network has {outputs} outputs")
     rows = rows if len(rows.shape) == 3 else rows[None]
@@ -80,7 +80,7 @@ def spec_arrays(spec: LinearSpec, outputs: int, batch: int, dtype: DType) -> tup
     if spec.offset is None:
         offset = rows[..., 0] * 0
     else:
-        offset = like(spec.offset, rows)
+        offset = like(spec.offset if is_torch(spec.offset) else np.asarray(spec.offset), rows)
         offset = offset if len(offset.shape) == 2 else offset[None]
         offset = offset + rows[..., 0] * 0
     return _plain_cast(rows, dtype), _plain_cast(offset, dtype)
@@ -106,6 +106,8 @@ def _radius(eps: Any, center: Any) -> Any:
     if not is_torch(eps):
         eps = np.asarray(eps, dtype=np.float64)
     eps = _wide(like(eps, center))
+    if eps.ndim == 1 and eps.shape[0] != center.shape[0]:
+        raise InputError(f"eps has {eps.shape[0]} radii, but the regions are {center.shape[0]}")
     return eps.reshape((-1,) + (1,) * (len(center.shape) - 1)) if eps.ndim == 1 else eps
 
 
@@ -121,16 +123,32 @@ def _plain_cast(array: Any, dtype: DType) -> Any:
     return array.astype(dtype.numpy)
 
 
+def _outward_sum(x: Any, y: Any, direction: float) -> Any:
+    """``x + y`` in float64, one step towards ``direction`` where rounding went the other way.
+
+    The rounding error is exact by Knuth's TwoSum (The Art of Computer Programming, volume 2, 4.2.2).
+    """
+    total = x + y
+    part = total - x
+    error = (x - (total - part)) + (y - part)
+    return _moved(total, error < 0 if direction < 0 else error > 0, direction)
+
+
 def _cast(array: Any, dtype: DType, direction: float) -> Any:
     """``array`` in ``dtype``, each number that the cast moved against ``direction`` pushed one step towards it."""
-    if is_torch(array) and array.requires_grad:
-        return _plain_cast(array, dtype)
-    cast = _plain_cast(array, dtype)
+    with np.errstate(over="ignore"):
+        cast = _plain_cast(array, dtype)
+    wide, exact = _wide(cast), _wide(array)
+    return _moved(cast, wide > exact if direction < 0 else wide < exact, direction)
+
+
+def _moved(array: Any, where: Any, direction: float) -> Any:
+    """``array`` with the numbers ``where`` pushed to the next one in ``direction``; gradients pass through."""
     if is_torch(array):
         import torch
 
-        beyond = cast.double() > array.double() if direction < 0 else cast.double() < array.double()
-        return torch.where(beyond, torch.nextafter(cast, torch.full_like(cast, direction)), cast)
-    wide, exact = cast.astype(np.float64), array.astype(np.float64)
-    beyond = wide > exact if direction < 0 else wide < exact
-    return np.where(beyond, np.nextafter(cast, dtype.numpy.type(direction)), cast)
+        plain = array.detach()
+        step = torch.nextafter(plain, torch.full_like(plain, direction)) - plain
+        return array + torch.where(where, step, torch.zeros_like(step)) if bool(where.any()) else array
+    with np.errstate(over="ignore", under="ignore"):
+        return np.where(where, np.nextafter(array, array.dtype.type(direction)), array)

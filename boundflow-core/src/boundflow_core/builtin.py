@@ -56,7 +56,7 @@ def boundflow_register_frontends() -> list[Frontend]:
             "torch.nn.Module and torch.export.ExportedProgram",
             accepts=is_torch_model,
             load=_load_module,
-            options=("example_inputs", "batch_axis", "name", "rules"),
+            options=("example_inputs", "batch_axis", "name", "converters"),
         )
     ]
 

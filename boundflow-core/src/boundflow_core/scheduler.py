@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ KeyParts = Callable[[CacheKey], Sequence[str]]
 
 class Session(Protocol):
     """A plan that an executor has prepared, see :class:`boundflow_core.executors.steps.StepSession`."""
+
+    def running(self) -> AbstractContextManager[None]: ...
 
     def start(self, inputs: Mapping[str, Any]) -> None: ...
 
@@ -83,23 +86,34 @@ class Schedule:
             counts.tasks_skipped += sum(len(stage.tasks) for stage in found)
             if len(found) == len(stages):
                 return self._results(known)
-            self.session.start(inputs)
-            needed = {
-                value for stage in stages if known[stage.name] is None for name in stage.tasks
-                for value in self.plan.graph[name].inputs
-            } | set(self.plan.program.outputs.values())  # fmt: skip
-            for stage in stages:
-                kept = known[stage.name]
-                if kept is None:
-                    for name in stage.tasks:
-                        self.session.run_task(name)
-                    counts.tasks_run += len(stage.tasks)
-                    self._store(stage, keys)
-                else:
-                    for value, array in kept.items():
-                        if value in needed:
-                            self.session.write(value, array)
-            return self.session.results()
+            with self.session.running():
+                return self._run(inputs, keys, known)
+
+    def _run(
+        self,
+        inputs: Mapping[str, Any],
+        keys: Mapping[str, CacheKey],
+        known: Mapping[str, dict[Value, Any] | None],
+    ) -> dict[str, Any]:
+        """Runs the stages that are not known, between what is."""
+        stages = self.plan.cache.stages
+        self.session.start(inputs)
+        needed = {
+            value for stage in stages if known[stage.name] is None for name in stage.tasks
+            for value in self.plan.graph[name].inputs
+        } | set(self.plan.program.outputs.values())  # fmt: skip
+        for stage in stages:
+            kept = known[stage.name]
+            if kept is None:
+                for name in stage.tasks:
+                    self.session.run_task(name)
+                counts.tasks_run += len(stage.tasks)
+                self._store(stage, keys)
+            else:
+                for value, array in kept.items():
+                    if value in needed:
+                        self.session.write(value, array)
+        return self.session.results()
 
     def _lookup(
         self, stage: Stage, keys: Mapping[str, CacheKey], counts: RunCounts

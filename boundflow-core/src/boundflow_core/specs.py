@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from boundflow_core.errors import InputError
 from boundflow_core.regions import _finite
 
@@ -40,4 +42,4 @@ class LinearSpec:
     @property
     def rows(self) -> int:
         """Number of specification rows S."""
-        return int(self.C.shape[-2])
+        return int(np.shape(self.C)[-2])

@@ -6,7 +6,8 @@ plan, :class:`StepSession` prepares everything once; a run is then nothing but t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -165,6 +166,11 @@ class StepSession:
         return [_forget(tuple(dead))] if dead else []
 
     # -- running ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What must hold while the session is used, from :meth:`start` to :meth:`results`."""
+        yield
 
     def start(self, inputs: Mapping[str, Any]) -> None:
         """Brings the inputs and the weights that may have changed into place."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,21 +24,39 @@ TRAITS = MemoryTraits(into=INTO)
 def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
     """``plan`` ready to run on torch tensors of ``device``.
 
-    Gradients are recorded only where the plan is differentiable.
+    Gradients are recorded only where the plan is differentiable. Products of float32 numbers are full float32 products,
+    whatever short cut (TF32, bfloat16) torch is set to: their errors are a thousand times float32's.
     """
     target = torch.device(device) if device is not None else torch.device("cpu")
-    with torch.set_grad_enabled(False):
+    with torch.no_grad(), _full_precision():
         return _TorchSession(plan, _TorchBackend(target, plan.differentiable))
 
 
 class _TorchSession(StepSession):
-    def run_task(self, name: str) -> None:
-        with torch.set_grad_enabled(not self._planned and torch.is_grad_enabled()):
-            super().run_task(name)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with torch.set_grad_enabled(not self._planned and torch.is_grad_enabled()), _full_precision():
+            yield
 
-    def start(self, inputs: Mapping[str, Any]) -> None:
-        with torch.set_grad_enabled(not self._planned and torch.is_grad_enabled()):
-            super().start(inputs)
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    backends = torch.backends
+    switches: list[tuple[Any, str, Any]]
+    if hasattr(backends.cuda.matmul, "fp32_precision"):
+        modules = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+        switches = [(module, "fp32_precision", "ieee") for module in modules]
+    else:  # before torch 2.9
+        switches = [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
+    before = [getattr(module, name) for module, name, _ in switches]
+    changed = [(switch, old) for switch, old in zip(switches, before, strict=True) if old != switch[2]]
+    try:
+        for (module, name, value), _ in changed:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name, _), old in changed:
+            setattr(module, name, old)
 
 
 class _TorchBackend:
@@ -63,6 +82,10 @@ class _TorchBackend:
         return data.to(device=self._device, dtype=DTYPES[value.type.dtype])
 
     def convert(self, array: Any, value: Value) -> Any:
+        if not isinstance(array, torch.Tensor):
+            array = np.asarray(array)
+            # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
+            array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
         return torch.as_tensor(array, dtype=DTYPES[value.type.dtype], device=self._device)
 
     def copy(self, target: Any, source: Any) -> None:
@@ -73,3 +96,7 @@ class _TorchBackend:
 
     def kernel(self, op: Op) -> Kernel:
         return KERNELS[op.name](op)
+
+
+def _shareable(array: np.ndarray[Any, Any]) -> bool:
+    return array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0

@@ -31,6 +31,11 @@ def _compare(op: Op) -> Kernel:
     return relation
 
 
+def _sign(op: Op) -> Kernel:
+    """torch.sign makes 0 of NaN, which would hide that a bound is undefined."""
+    return lambda x: torch.where(torch.isnan(x), x, torch.sign(x))
+
+
 def _pow(op: Op) -> Kernel:
     exponent = op.attrs["exponent"]
     return lambda x, out=None: torch.pow(x, exponent, out=out)
@@ -173,9 +178,10 @@ def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
 
 
 KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
-    **_plain(("add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "sign", "floor", "exp", "log", "log1p")),
+    **_plain(("add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "floor", "exp", "log", "log1p")),
     **_plain(("sqrt", "tanh", "sin", "cos", "sigmoid", "erf", "where")),
     "compare": _compare,
+    "sign": _sign,
     "pow": _pow,
     "cast": _cast,
     "matmul": _matmul,

@@ -112,7 +112,8 @@ def slice_(xs: Arrays, attrs: Attrs) -> Array:
 
 
 def pad(xs: Arrays, attrs: Attrs) -> Array:
-    return np.pad(xs[0], list(zip(attrs["low"], attrs["high"], strict=True)), constant_values=attrs["value"])
+    sides = np.array([attrs["low"], attrs["high"]], dtype=np.int64).T
+    return np.pad(xs[0], sides, constant_values=attrs["value"]) if xs[0].ndim else xs[0]
 
 
 def scatter_rows(xs: Arrays, attrs: Attrs) -> Array:

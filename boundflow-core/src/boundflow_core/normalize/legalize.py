@@ -46,4 +46,5 @@ def legalize(graph: PrimalGraph, operators: Collection[str], where: str) -> Prim
         if all(node.op in operators for node in graph.nodes):
             return graph
         graph = rebuild(graph, written)
-    raise UnsupportedOpError(graph.nodes[0].op, graph.nodes[0].name, where, "its decompositions never end")
+    left = next(node for node in graph.nodes if node.op not in operators)
+    raise UnsupportedOpError(left.op, left.name, where, "its decompositions never end")

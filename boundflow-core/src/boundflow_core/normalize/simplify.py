@@ -13,6 +13,7 @@ from typing import Any
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.primal import Node
 from boundflow_core.ir.primal_builder import Operand, Tensor
+from boundflow_core.normalize.gelu import gelu_of_erf
 from boundflow_core.normalize.rebuild import Rewriter
 
 __all__ = ["simplify_node"]
@@ -80,9 +81,21 @@ def _merged_constants(g: Rewriter, node: Node, xs: Sequence[Operand]) -> Any:
     made = g.producer(xs[0])
     if made and made[0].op == node.op and isinstance(xs[1], Constant) and isinstance(made[1][1], Constant):
         inner, first = made[1]
-        if len(g.old.users(node.inputs[0])) == 1:
+        if _only_reader(g, node, made[0]):
             return g.op(node.spec, inner, g.op(node.spec, first, xs[1]))
     return None
+
+
+def _only_reader(g: Rewriter, node: Node, made: Node) -> bool:
+    """Whether nobody but ``node`` reads the first operand, which the new node ``made`` defines.
+
+    Where the operand's old producer became another one's node (a reshape that changed nothing), others may read that:
+    the next round of simplification, whose old graph is this one's new one, can tell.
+    """
+    value = node.inputs[0]
+    before = g.old.producer(value)
+    alone = len(g.old.users(value)) == 1 and g.old.output != value
+    return alone and before is not None and before.name == made.name
 
 
 def _square(g: Rewriter, node: Node, xs: Sequence[Operand]) -> Any:
@@ -130,7 +143,7 @@ def _affine_producer(g: Rewriter, node: Node, xs: Sequence[Operand]) -> tuple[No
     if made is None or made[0].op not in _CHANNEL_AXIS or not isinstance(xs[1], Constant):
         return None
     shape = tuple(int(dim) for dim in node.type.shape)  # type: ignore[arg-type]
-    if shape != xs[0].shape or len(g.old.users(node.inputs[0])) != 1 or g.old.output == node.inputs[0]:
+    if shape != xs[0].shape or not _only_reader(g, node, made[0]):
         return None
     vector = _per_channel(g, xs[1], shape, _CHANNEL_AXIS[made[0].op])
     return (made[0], made[1], vector) if vector is not None else None
@@ -181,7 +194,7 @@ _TABLE: dict[str, tuple[_Rule, ...]] = {
     "concat": (_no_change,),
     "reduce_sum": (_no_change,),
     "add": (_constant_second, _neutral(0.0), _into_bias, _merged_constants),
-    "mul": (_constant_second, _neutral(1.0), _square, _into_weight, _merged_constants),
+    "mul": (_constant_second, gelu_of_erf, _neutral(1.0), _square, _into_weight, _merged_constants),
     "maximum": (_constant_second, _relu_of_maximum),
     "minimum": (_constant_second,),
     "clip": (_relu_of_clip,),
