@@ -87,13 +87,14 @@ class Schedule:
             if len(found) == len(stages):
                 return self._results(known)
             with self.session.running():
-                return self._run(inputs, keys, known)
+                return self._run(inputs, keys, known, counts)
 
     def _run(
         self,
         inputs: Mapping[str, Any],
         keys: Mapping[str, CacheKey],
         known: Mapping[str, dict[Value, Any] | None],
+        counts: RunCounts,
     ) -> dict[str, Any]:
         """Runs the stages that are not known, between what is."""
         stages = self.plan.cache.stages
