@@ -106,7 +106,7 @@ def test_core_registers_like_a_plugin_and_first() -> None:
     core = registry.records[0]
     assert (core.distribution, core.status, core.module) == ("boundflow-core", "active", "boundflow_core.builtin")
     assert core.brings["executors"] == ("reference", "torch")
-    assert list(registry.commands) == ["plugins", "inspect", "bound", "demo"]
+    assert list(registry.commands) == ["plugins", "inspect", "bound", "plan", "demo"]
 
 
 def test_everything_that_a_plugin_brings_is_registered() -> None:
@@ -253,6 +253,11 @@ def test_a_hook_that_returns_something_else_is_broken(kind: str, result: Any, wo
     one = only_broken(plugin("bad", **{kind: result}))
     assert one.status == "broken" and words in one.reason
     assert f"boundflow_register_{kind}" in one.reason or words in ("twice", "half way")
+
+
+def test_a_rule_within_and_beside_its_domain_is_broken() -> None:
+    one = only_broken(plugin("bad", domains=[domain("d", "relu")], op_rules=[OpRule("d", "relu", nothing)]))
+    assert one.status == "broken" and "rule 'd.relu' twice" in one.reason
 
 
 def unmarked() -> list[Method]:
@@ -451,12 +456,14 @@ def test_an_installed_distribution_is_not_to_be_installed_again() -> None:
 def test_frontends_are_found_by_suffix_and_by_asking() -> None:
     frontends = [
         Frontend("x", "", accepts=lambda _: False, load=nothing, suffixes=(".x",)),
-        Frontend("gz", "", accepts=lambda _: False, load=nothing, suffixes=(".x.gz",)),
+        Frontend("gz", "", accepts=lambda _: False, load=nothing, suffixes=(".gz",)),
+        Frontend("xgz", "", accepts=lambda _: False, load=nothing, suffixes=(".x.gz",)),
         Frontend("dict", "dictionaries", accepts=lambda source: isinstance(source, dict), load=nothing),
     ]
     registry = made(plugin("a", frontends=frontends))
     assert registry.frontend_for("some/NET.X").name == "x"
-    assert registry.frontend_for("net.x.gz").name == "gz"
+    assert registry.frontend_for("net.x.gz").name == "xgz"
+    assert registry.frontend_for("net.y.gz").name == "gz"
     assert registry.frontend_for({}).name == "dict"
     with pytest.raises(UnknownNameError, match=r"no frontend loads an object of type builtins.list.*dictionaries"):
         registry.frontend_for([])

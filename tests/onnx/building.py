@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+
+from boundflow_core.errors import BoundFlowError
 
 # The versions in which one of the supported operators changed.
 OPSETS = (8, 9, 10, 11, 12, 13, 14, 17, 18, 19, 20, 21)
@@ -126,3 +129,12 @@ def numbers(*shape: int, seed: int = 1, low: float = -1.0, high: float = 1.0) ->
 def whole(*values: int) -> Array:
     """A vector of int64."""
     return np.array(values, dtype=np.int64)
+
+
+def message(error: pytest.ExceptionInfo[BoundFlowError], *parts: str) -> str:
+    """The message, which must be one line with all ``parts``."""
+    text = str(error.value)
+    assert "\n" not in text
+    for part in parts:
+        assert part in text, f"{part!r} is not in {text!r}"
+    return text

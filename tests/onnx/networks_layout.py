@@ -167,6 +167,9 @@ def _resampling() -> list[Network]:
         settings = {"mode": mode, "coordinate_transformation_mode": coordinates}
         nets += single("Resize", _IMAGE, no_roi, no_roi, sizes, opsets=(11,), label="sizes", **settings)
         nets += single("Resize", _IMAGE, None, None, sizes, opsets=(13, 19), label="sizes", **settings)
+        nets += single("Resize", _IMAGE, None, None, whole(1, 2, 1, 1), opsets=(13, 19), label="one", **settings)
+    tensorflow = {"mode": "nearest", "coordinate_transformation_mode": "tf_half_pixel_for_nn", "nearest_mode": "floor"}
+    nets += single("Resize", _IMAGE, no_roi, scales[1], opsets=(11,), **tensorflow)
     for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
         nets += single("Resize", _IMAGE, no_roi, scales[1], opsets=(11, 13, 21), mode="nearest", nearest_mode=rounding)
     symmetric = {"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"}

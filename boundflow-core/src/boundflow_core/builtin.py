@@ -6,7 +6,7 @@ Light: every function imports what it needs when it is called.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from boundflow_core.ir.primal import PrimalGraph
     from boundflow_core.planner.plan import PlanBundle
-
-    Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    from boundflow_core.planner.storage import MemoryTraits
+    from boundflow_core.scheduler import Session
 
 BOUNDFLOW_API = (1, 0)
 
@@ -33,14 +33,16 @@ def boundflow_register_executors() -> list[Executor]:
             "NumPy, operation by operation: the meaning of the programs",
             rank=0,
             unavailable=lambda: None,
-            prepare=_prepare("boundflow_core.executors.reference"),
+            open=_open("boundflow_core.executors.reference"),
+            traits=_traits("boundflow_core.executors.reference"),
         ),
         Executor(
             "torch",
             "PyTorch on the CPU, or on CUDA where the arrays are",
             rank=10,
             unavailable=_torch_missing,
-            prepare=_prepare("boundflow_core.executors.torch"),
+            open=_open("boundflow_core.executors.torch"),
+            traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
         ),
     ]
@@ -54,7 +56,7 @@ def boundflow_register_frontends() -> list[Frontend]:
             "torch.nn.Module and torch.export.ExportedProgram",
             accepts=is_torch_model,
             load=_load_module,
-            options=("example_inputs", "batch_axis", "name", "rules"),
+            options=("example_inputs", "batch_axis", "name", "converters"),
         )
     ]
 
@@ -65,6 +67,7 @@ def boundflow_register_commands() -> list[Command]:
         Command("plugins", "Show which plugins are installed, and what they bring.", _command("plugins")),
         Command("inspect", "Summarize a network, and which methods support it.", _command("inspect")),
         Command("bound", "Compute guaranteed bounds on the outputs of a network.", _command("bound")),
+        Command("plan", "Show how bounds would be computed: tasks, memory, caching.", _command("plan")),
         Command("demo", "Certify two small networks on handwritten digits.", _command("demo")),
     ]
 
@@ -88,12 +91,20 @@ def _torch_missing() -> str | None:
     return None if find_spec("torch") else "torch is not installed: pip install 'boundflow-core[torch]'"
 
 
-def _prepare(module: str) -> Callable[[PlanBundle], Run]:
-    def prepare(plan: PlanBundle) -> Run:
-        run: Run = import_module(module).prepare(plan)
-        return run
+def _open(module: str) -> Callable[[PlanBundle, Any], Session]:
+    def open_session(plan: PlanBundle, device: Any) -> Session:
+        session: Session = import_module(module).open_session(plan, device)
+        return session
 
-    return prepare
+    return open_session
+
+
+def _traits(module: str) -> Callable[[], MemoryTraits]:
+    def traits() -> MemoryTraits:
+        found: MemoryTraits = import_module(module).TRAITS
+        return found
+
+    return traits
 
 
 def _command(name: str) -> Callable[[], click.Command]:

@@ -30,11 +30,13 @@ class Model:
 
     Attributes:
         file: its name, for messages.
+        path: where it lies; None for a model in memory.
         proto: the model, functions inlined, external data read.
         opset: version of the standard operators.
     """
 
     file: str
+    path: Path | None
     proto: onnx.ModelProto
     opset: int
 
@@ -52,18 +54,17 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> Model:
     if isinstance(source, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(source)
-        file, folder = f"model {source.graph.name!r}", None
+        file, path = f"model {source.graph.name!r}", None
     else:
         path = Path(source)
-        file, folder = str(path), path.parent
-        proto = _parsed(path)
+        file, proto = str(path), _parsed(path)
     if not proto.HasField("graph") or not proto.graph.output:
         raise LoadError(f"{file} is no ONNX network: it holds no graph with an output")
     opset = _opset(file, proto)
     if proto.functions:
         proto = _inlined(file, proto)
-    _read_external(file, proto, folder)
-    return Model(file, proto, opset)
+    _read_external(file, proto, path.parent if path is not None else None)
+    return Model(file, path, proto, opset)
 
 
 def check(model: Model) -> None:
@@ -77,8 +78,10 @@ def check(model: Model) -> None:
     for value in model.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
+    # What is too large for one message of protobuf can only be checked where it lies.
+    large = model.path is not None and model.proto.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
     try:
-        onnx.checker.check_model(model.proto)
+        onnx.checker.check_model(str(model.path) if large else model.proto)
     except Exception as error:  # the checker raises ValidationError, ValueError, and errors of protobuf
         raise LoadError(f"{model.file} is no valid ONNX network: {first_line(error)}") from error
 

@@ -12,13 +12,13 @@ from boundflow_core.frontends.aten_layout import LAYOUT
 __all__ = ["CONVERTERS", "Call", "Converter", "Refused", "converter_for"]
 
 
-def converter_for(name: str, rules: Mapping[str, Converter]) -> Converter | None:
+def converter_for(name: str, converters: Mapping[str, Converter]) -> Converter | None:
     """The converter of an operator, given as "namespace.op.overload": that overload's own, or that of all of them.
 
-    ``rules`` go before :data:`CONVERTERS`.
+    ``converters`` go before :data:`CONVERTERS`.
     """
     packet = name.rpartition(".")[0]
-    for table in (rules, CONVERTERS):
+    for table in (converters, CONVERTERS):
         found = table.get(name) or table.get(packet)
         if found is not None:
             return found

@@ -1,7 +1,7 @@
 """The torch frontend: a module, by way of torch.export, to a graph. Torch is imported only when something is loaded.
 
 torch.export traces the module into ATen operators. Of those, only what mutates is rewritten (functionalization), and
-only what has no converter is decomposed further, so that layers stay whole.
+what has no converter is decomposed, so that layers stay whole.
 
 Floating-point parameters and buffers are held by reference: bounds follow a training step without loading again, also
 through what is derived from them. Buffers of integers and bools (masks, indices) and tensors that are neither parameter
@@ -23,19 +23,13 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder, Tensor
 from boundflow_core.normalize import normalize
 
-__all__ = ["accepts", "load_module"]
+__all__ = ["load_module"]
 
 _WHERE = "the torch.export frontend"
 _ADD_RULE = (
-    "pass rules={{{name!r}: rule}}, where rule(call, *args, **kwargs) writes it with call.g "
+    "pass converters={{{name!r}: convert}}, where convert(call, *args, **kwargs) writes it with call.g "
     "(boundflow_core.frontends.aten has examples)"
 )
-
-
-def accepts(source: Any) -> bool:
-    """Whether ``source`` is a torch.nn.Module or an ExportedProgram, found without importing torch."""
-    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(source).__mro__}
-    return bool(names & {"torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram"})
 
 
 def load_module(
@@ -44,7 +38,7 @@ def load_module(
     *,
     batch_axis: bool = True,
     name: str | None = None,
-    rules: Mapping[str, Converter] | None = None,
+    converters: Mapping[str, Converter] | None = None,
 ) -> PrimalGraph:
     """The graph of a torch module in eval mode; the module's own training flags are left as they were.
 
@@ -54,7 +48,7 @@ def load_module(
             used. An ExportedProgram needs none.
         batch_axis: whether the first axis of the input counts samples. Without, all of ``x`` is one sample.
         name: the graph's name; by default the module's class.
-        rules: further converters by operator ("mylib.op" or "aten.op.overload"), which go before the built-in ones.
+        converters: further converters by operator ("mylib.op" or "aten.op.overload"), which precede the known ones.
 
     Returns:
         The normalized graph. Float parameters and buffers are live constants: the module's own tensors.
@@ -64,7 +58,7 @@ def load_module(
         UnsupportedOpError: an operator has no converter, or is used in a way that none can express.
     """
     title = name or ("exported" if type(module).__name__ == "ExportedProgram" else type(module).__name__)
-    table = dict(rules or {})
+    table = dict(converters or {})
     program, tensors = program_of(module, example_inputs, batch_axis, title, table)
     graph = _Translation(import_torch(), program, tensors, table, title).graph()
     return normalize(graph, batch_axis=batch_axis)
@@ -84,7 +78,7 @@ class _Translation:
     torch: Any
     program: Any
     tensors: Mapping[str, Any]
-    rules: Mapping[str, Converter]
+    converters: Mapping[str, Converter]
     title: str
     values: dict[Any, Any] = field(default_factory=dict)
 
@@ -177,7 +171,7 @@ class _Translation:
 
     def _converted(self, g: PrimalBuilder, node: Any, op: str) -> Any:
         self._check_dtype(node)
-        convert = converter_for(op, self.rules)
+        convert = converter_for(op, self.converters)
         if convert is None:
             packet = op.rpartition(".")[0] if op.count(".") > 1 else op
             raise UnsupportedOpError(op, _place(node), _WHERE, _ADD_RULE.format(name=packet))
@@ -223,7 +217,7 @@ def _check_shapes(node: Any, op: str, result: Any) -> None:
     for made, meta in zip(results, _metas(node), strict=False):
         if made is not None and made.shape != tuple(meta.shape):
             raise IRError(
-                f"the rule gives shape {list(made.shape)} where torch gives {list(meta.shape)}: a bug of the rule"
+                f"its converter gives shape {list(made.shape)}, but torch {list(meta.shape)}: a bug of the converter"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ def import_torch() -> Any:
 
 
 def program_of(
-    module: Any, example_inputs: Any, batch_axis: bool, title: str, rules: Mapping[str, Converter]
+    module: Any, example_inputs: Any, batch_axis: bool, title: str, converters: Mapping[str, Converter]
 ) -> tuple[Any, Mapping[str, Any]]:
     """The functional program of a module or ExportedProgram, and the tensors that it holds by name.
 
@@ -54,7 +55,7 @@ def program_of(
         program, tensors = _export(torch, module, _sample(torch, example_inputs, batch_axis), title), _state(module)
     else:
         raise LoadError(f"{type(module).__name__} is neither a torch.nn.Module nor an ExportedProgram")
-    program = _functional(torch, program, rules, title)
+    program = _functional(torch, program, converters, title)
     return program, {**program.state_dict, **program.constants, **tensors}
 
 
@@ -161,13 +162,14 @@ def _explained(what: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _functional(torch: Any, program: Any, rules: Mapping[str, Converter], title: str) -> Any:
+def _functional(torch: Any, program: Any, converters: Mapping[str, Converter], title: str) -> Any:
     """``program`` without mutation, where operators that have no converter are decomposed as far as torch can."""
     with _explained(f"torch cannot make {title} functional"):
-        program = program.run_decompositions({})
+        if _mutates(torch, program) or _without_converter(torch, program, converters):
+            program = program.run_decompositions({})
         known: Mapping[Any, Any] = {}
         for _ in range(8):  # a decomposition may hold operators that need one in turn
-            missing = _without_converter(torch, program, rules)
+            missing = _without_converter(torch, program, converters)
             if not missing:
                 break
             known = known or _decompositions(torch)
@@ -178,6 +180,13 @@ def _functional(torch: Any, program: Any, rules: Mapping[str, Converter], title:
     return program
 
 
+def _mutates(torch: Any, program: Any) -> bool:
+    """Whether something writes in place, or holds operators inside (a region under no_grad), which may."""
+    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    overload = torch._ops.OpOverload
+    return any(t._schema.is_mutable if isinstance(t, overload) else t is not operator.getitem for t in calls)
+
+
 def _decompositions(torch: Any) -> Mapping[Any, Any]:
     if hasattr(torch.export, "default_decompositions"):
         return dict(torch.export.default_decompositions())
@@ -186,13 +195,13 @@ def _decompositions(torch: Any) -> Mapping[Any, Any]:
     return dict(core_aten_decompositions())
 
 
-def _without_converter(torch: Any, program: Any, rules: Mapping[str, Converter]) -> list[Any]:
+def _without_converter(torch: Any, program: Any, converters: Mapping[str, Converter]) -> list[Any]:
     depends: set[Any] = set()
     missing = []
     for node in program.graph.nodes:
         if node.op == "placeholder" or any(parent in depends for parent in node.all_input_nodes):
             depends.add(node)
             overload = isinstance(node.target, torch._ops.OpOverload) and not str(node.target).startswith(EFFECTS)
-            if overload and converter_for(str(node.target), rules) is None and node.target not in missing:
+            if overload and converter_for(str(node.target), converters) is None and node.target not in missing:
                 missing.append(node.target)
     return missing

@@ -14,7 +14,7 @@ from boundflow_core.ir.types import Attrs
 Array = NDArray[Any]
 Arrays = Sequence[Array]
 
-_RELATIONS = {
+RELATIONS = {
     "lt": np.less,
     "le": np.less_equal,
     "gt": np.greater,
@@ -37,7 +37,7 @@ def erf(xs: Arrays, attrs: Attrs) -> Array:
 
 
 def compare(xs: Arrays, attrs: Attrs) -> Array:
-    return np.asarray(_RELATIONS[attrs["relation"]](xs[0], xs[1]))
+    return np.asarray(RELATIONS[attrs["relation"]](xs[0], xs[1]))
 
 
 def power(xs: Arrays, attrs: Attrs) -> Array:
@@ -112,7 +112,8 @@ def slice_(xs: Arrays, attrs: Attrs) -> Array:
 
 
 def pad(xs: Arrays, attrs: Attrs) -> Array:
-    return np.pad(xs[0], list(zip(attrs["low"], attrs["high"], strict=True)), constant_values=attrs["value"])
+    sides = np.array([attrs["low"], attrs["high"]], dtype=np.int64).T
+    return np.pad(xs[0], sides, constant_values=attrs["value"]) if xs[0].ndim else xs[0]
 
 
 def scatter_rows(xs: Arrays, attrs: Attrs) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.primal import Node
 from boundflow_core.ir.primal_builder import Operand, Tensor
+from boundflow_core.normalize.gelu import gelu_of_erf
 from boundflow_core.normalize.rebuild import Rewriter
 
 __all__ = ["simplify_node"]
@@ -193,7 +194,7 @@ _TABLE: dict[str, tuple[_Rule, ...]] = {
     "concat": (_no_change,),
     "reduce_sum": (_no_change,),
     "add": (_constant_second, _neutral(0.0), _into_bias, _merged_constants),
-    "mul": (_constant_second, _neutral(1.0), _square, _into_weight, _merged_constants),
+    "mul": (_constant_second, gelu_of_erf, _neutral(1.0), _square, _into_weight, _merged_constants),
     "maximum": (_constant_second, _relu_of_maximum),
     "minimum": (_constant_second,),
     "clip": (_relu_of_clip,),

@@ -25,7 +25,10 @@ def rewrite(program: BoundProgram, rule: OpRewrite) -> BoundProgram:
     Common subexpressions are merged and operations that no output needs are dropped.
     """
     b = Builder(float_type(program), program.name)
-    values: dict[Value, Value] = {value: b.input(value.name, value.shape, value.type.dtype) for value in program.inputs}
+    values: dict[Value, Value] = {
+        value: b.input(value.name, value.shape, value.type.dtype, program.groups.get(value.name))
+        for value in program.inputs
+    }
     for value, constant in program.constants.items():
         values[value] = b.read_constant(constant, value)
     for op in program.ops:

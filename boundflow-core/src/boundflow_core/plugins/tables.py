@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundflow_core.errors import UnknownNameError
 from boundflow_core.extension import (
@@ -24,6 +24,9 @@ from boundflow_core.ir.program import Composite
 from boundflow_core.plugins.catalogue import KNOWN_DISTRIBUTIONS
 from boundflow_core.plugins.contributions import Contribution
 from boundflow_core.plugins.record import PluginRecord
+
+if TYPE_CHECKING:
+    from boundflow_core.cache import BoundCache, CacheKey
 
 __all__ = ["Registry", "build"]
 
@@ -53,6 +56,17 @@ class Registry:
     composites: Mapping[str, Composite] = field(default_factory=_empty)
     commands: Mapping[str, Command] = field(default_factory=_empty)
     records: tuple[PluginRecord, ...] = ()
+    cache_factories: tuple[Callable[[], BoundCache], ...] = ()
+    cache_key_parts: tuple[Callable[[CacheKey], Sequence[str]], ...] = ()
+    cache_observers: tuple[Callable[[str, CacheKey, int], None], ...] = ()
+
+    def new_cache(self) -> BoundCache:
+        """A cache for the bounds of one compiled object: a plugin's, else our own; all observers watch it."""
+        from boundflow_core.cache import BoundCache
+
+        cache = self.cache_factories[0]() if self.cache_factories else BoundCache()
+        cache.observers = (*cache.observers, *self.cache_observers)
+        return cache
 
     def domain(self, name: str) -> Domain:
         """The domain of this name. Raises UnknownNameError, as the other look-ups do."""

@@ -62,6 +62,10 @@ class OpCase:
     def __repr__(self) -> str:
         return as_code(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What Hypothesis prints of a failing case, short because the error's message has the code."""
+        printer.text(f"OpCase around {self.op!r}, shown as code in the error's message")
+
 
 def as_code(case: OpCase) -> str:
     """Python code that rebuilds the case's graph and arrays."""

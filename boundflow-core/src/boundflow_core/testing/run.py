@@ -45,6 +45,7 @@ def check_op_rule(
     expect: Expectations = Expectations(),  # noqa: B008 (frozen)
     options: Mapping[str, Any] | None = None,
     examples: int = 50,
+    shrink: bool = True,
 ) -> None:
     """Checks the bounds that ``method`` gives for networks around operator ``op``.
 
@@ -57,6 +58,7 @@ def check_op_rule(
         expect: what the method promises besides soundness.
         options: the method's options.
         examples: number of cases.
+        shrink: whether to look for the smallest case that fails, which may take half a minute.
 
     Raises:
         AssertionError: what does not hold, with the smallest case found as code to paste.
@@ -67,7 +69,7 @@ def check_op_rule(
     def run(case: OpCase) -> None:
         check_case(case, subject, expect)
 
-    _drive(run, op_cases(op), examples)
+    _drive(run, op_cases(op), examples, shrink)
 
 
 def check_domain(
@@ -105,15 +107,16 @@ def _subject(
     return Subject(method, {name: known[name] for name in method.domains}, evaluate, dtype, options)
 
 
-def _drive(run: Callable[[OpCase], None], strategy: SearchStrategy[OpCase], examples: int) -> None:
+def _drive(run: Callable[[OpCase], None], strategy: SearchStrategy[OpCase], examples: int, shrink: bool) -> None:
     """Runs a property without a test function around it; cases are the same at every run."""
     quiet = settings(
         max_examples=examples,
         deadline=None,
         derandomize=True,
         database=None,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         report_multiple_bugs=False,
+        print_blob=False,
     )
     quiet(given(strategy)(run))()
