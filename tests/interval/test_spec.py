@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from boundflow_core.assemble import write_program
+from boundflow_core.workshop import write_program
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder

@@ -13,7 +13,7 @@ from boundflow_core.ir.types import DType, Shape, format_shape
 from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.specs import LinearSpec
 
-__all__ = ["box_arrays", "concatenate", "device_of", "is_torch", "like", "spec_arrays"]
+__all__ = ["box_arrays", "concatenate", "device_of", "is_torch", "like", "nonzero", "spec_arrays"]
 
 
 def is_torch(array: Any) -> bool:
@@ -33,6 +33,11 @@ def like(array: Any, sample: Any) -> Any:
 def device_of(array: Any) -> str:
     """Name of the device that ``array`` lies on; NumPy arrays are on the CPU."""
     return str(array.device) if is_torch(array) else "cpu"
+
+
+def nonzero(mask: Any) -> tuple[Any, ...]:
+    """Indices [R] of the true elements of ``mask``, one vector per axis, of the kind of ``mask``."""
+    return tuple(mask.nonzero(as_tuple=True)) if is_torch(mask) else tuple(np.nonzero(mask))
 
 
 def concatenate(parts: Sequence[Any], axis: int) -> Any:

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from boundflow_core.arrays import box_arrays, concatenate, device_of, like, spec_arrays
-from boundflow_core.assemble import check_options, write_program
+from boundflow_core.arrays import box_arrays, like, spec_arrays
 from boundflow_core.cache import BoundCache
 from boundflow_core.errors import InputError, OptionError
 from boundflow_core.extension import Executor, Method
-from boundflow_core.ir.evaluate import bind_symbols
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType, size
-from boundflow_core.memory import chunk_count, chunk_sizes, chunks
-from boundflow_core.planner.pipeline import bind_plan, make_plan
-from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.plugins import Registry
-from boundflow_core.regions import Region
-from boundflow_core.scheduler import RunCounts, Schedule
+from boundflow_core.regions import Box, Region
+from boundflow_core.runner import Planning, RunStats
 from boundflow_core.specs import LinearSpec
+from boundflow_core.workshop import Progress, Recipe, check_options, make_workshop, recipe_of
 
 __all__ = ["Bounds", "CompileOptions", "CompiledBounds", "Progress", "RunStats", "choose_executor"]
-
-Progress = Callable[[int, int], None]
-
-# Prepared sizes hold memory; of more than this many, the least recently used are let go.
-MAX_PREPARED = 8
-
 
 @dataclass(frozen=True)
 class Bounds:
@@ -39,31 +28,12 @@ class Bounds:
     Attributes:
         lower, upper: [B, S] for S specification rows; [B, *output] without a specification. A bound that cannot be
             computed is infinite.
+        intermediate: bounds [B, *value] of values inside of the network that the method found on its way, by name.
     """
 
     lower: Any
     upper: Any
-
-
-@dataclass
-class RunStats(RunCounts):
-    """What a compiled object has done so far.
-
-    Attributes:
-        calls: number of calls.
-        chunks: number of pieces that calls were cut into.
-        plans: how often something was planned: once per form of the specification, whatever the sizes.
-        compile_seconds: wall-clock time spent on writing programs, planning and preparing.
-        lowering: operations per strategy, of the latest plan.
-        fallbacks: operations that could not run as written, by reason, of the latest plan.
-    """
-
-    calls: int = 0
-    chunks: int = 0
-    plans: int = 0
-    compile_seconds: float = 0.0
-    lowering: Mapping[str, int] = field(default_factory=dict)
-    fallbacks: Mapping[str, int] = field(default_factory=dict)
+    intermediate: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,23 +77,41 @@ class CompiledBounds:
         self.stats = RunStats()
         self._registry, self._executor = registry, executor
         self._method_options = check_options(method, options.method)
-        self._plans: dict[str | None, PlanBundle] = {}
-        self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
+        self._planning = Planning(
+            executor=executor,
+            passes=tuple(registry.passes.values()),
+            method=method.name,
+            cache=options.cache,
+            key_parts=registry.cache_key_parts,
+            memory_limit=options.memory_limit,
+            differentiable=options.differentiable,
+            reuse=options.reuse,
+            one_task=options.one_task,
+        )
+        self._recipes: dict[str | None, Recipe] = {}
         kind = "per region" if options.spec_rows else None
-        self.plan = bind_plan(self._template(kind), {"B": options.batch or 1, "S": options.spec_rows or 1})
-        self._describe()
+        self.plan = self._recipe(kind).main.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
 
     @property
     def executor(self) -> str:
         """Name of the executor that runs."""
         return self._executor.name
 
-    def __call__(self, region: Region, spec: LinearSpec | None = None, *, progress: Progress | None = None) -> Bounds:
+    def __call__(
+        self,
+        region: Region,
+        spec: LinearSpec | None = None,
+        *,
+        intermediate: Mapping[str, tuple[Any, Any]] | None = None,
+        progress: Progress | None = None,
+    ) -> Bounds:
         """Bounds over each region of a batch.
 
         Args:
             region: a Box or LpBall for B regions, or for one.
             spec: rows to bound; the outputs themselves if absent.
+            intermediate: bounds (lower, upper) [B, *value] that are known of values inside of the network, by name, as
+                earlier calls gave them; the method takes these instead of computing them.
             progress: called after each chunk as ``progress(done, in_all)``; a call without a memory limit is one chunk.
 
         Raises:
@@ -140,79 +128,47 @@ class CompiledBounds:
             assert isinstance(outputs, int)
             inputs["C"], inputs["offset"] = spec_arrays(spec, outputs, batch, self.options.dtype)
             kind = "per region" if inputs["C"].shape[0] == batch else "shared"
-        template = self._template(kind)
-        sizes = bind_symbols(template.program, {name: array.shape for name, array in inputs.items()})
-        chunk = sizes
-        if self.options.memory_limit is not None:
-            chunk = chunk_sizes(template, sizes, self.options.memory_limit)
-        self.plan = bind_plan(template, chunk)
-        self._describe()
-        device = device_of(lower)
-        done, in_all = 0, chunk_count(sizes, chunk)
-        columns: list[list[dict[str, Any]]] = []
-        for rows in chunks(inputs, sizes, chunk):
-            columns.append([])
-            for part in rows:
-                columns[-1].append(self._run(kind, part, device))
-                done += 1
-                if progress is not None:
-                    progress(done, in_all)
+        recipe = self._recipe(kind)
+        for name, pair in (intermediate or {}).items():
+            inputs.update(self._intermediate(recipe, name, pair, batch))
+        results = recipe.run(inputs, progress)
+        self.plan = recipe.main.plan
         self.stats.calls += 1
-        lower_out, upper_out = (
-            concatenate([concatenate([part[side] for part in rows], 1) for rows in columns], 0)
-            for side in ("lower", "upper")
+        found = {name.removeprefix("lower:") for name in results if name.startswith("lower:")}
+        return Bounds(
+            like(results["lower"], lower),
+            like(results["upper"], lower),
+            {name: (like(results[f"lower:{name}"], lower), like(results[f"upper:{name}"], lower)) for name in found},
         )
-        return Bounds(like(lower_out, lower), like(upper_out, lower))
 
-    def _run(self, kind: str | None, inputs: Mapping[str, Any], device: str) -> dict[str, Any]:
-        template = self._plans[kind]
-        sizes = bind_symbols(template.program, {name: array.shape for name, array in inputs.items()})
-        self.stats.chunks += 1
-        return self._schedule(kind, sizes, device).run(inputs, self.stats)
+    def _intermediate(self, recipe: Recipe, name: str, pair: tuple[Any, Any], batch: int) -> dict[str, Any]:
+        """Bounds of the value ``name`` that the caller knows, as inputs of the recipe."""
+        if name not in recipe.takes:
+            known = ", ".join(recipe.takes) or "none"
+            raise OptionError(f"method {self.method.name!r} takes no bounds of {name!r}; it takes those of: {known}")
+        shape = self.graph.type_of(name).shape
+        lower, upper = box_arrays(Box(*pair), self.options.dtype, shape)
+        if lower.shape[0] != batch:
+            raise InputError(f"bounds of {name!r} are given for {lower.shape[0]} regions, but the regions are {batch}")
+        return {f"lower:{name}": lower, f"upper:{name}": upper}
 
-    def _schedule(self, kind: str | None, sizes: Mapping[str, int], device: str) -> Schedule:
-        key = (kind, device, tuple(sorted(sizes.items())))
-        if key not in self._schedules:
-            started = time.perf_counter()
-            plan = bind_plan(self._plans[kind], sizes)
-            session = self._executor.open(plan, None if device == "cpu" else device)
-            cache = None if self.options.differentiable else self.options.cache
-            self._schedules[key] = Schedule(
-                plan, session, self.method.name, cache, self._registry.cache_key_parts, device
-            )
-            if len(self._schedules) > MAX_PREPARED:
-                self._schedules.popitem(last=False)
-            self.stats.compile_seconds += time.perf_counter() - started
-        self._schedules.move_to_end(key)
-        return self._schedules[key]
-
-    def _template(self, kind: str | None) -> PlanBundle:
-        """The plan for any sizes, with no specification (None) or one that is "shared" or "per region"."""
-        if kind not in self._plans:
-            started = time.perf_counter()
-            program = write_program(
+    def _recipe(self, kind: str | None) -> Recipe:
+        """The method's recipe, with no specification (None) or one that is "shared" or "per region"."""
+        if kind not in self._recipes:
+            started, before = time.perf_counter(), self.stats.compile_seconds
+            workshop = make_workshop(
                 self.graph,
                 self.method,
                 {name: self._registry.domain(name) for name in self.method.domains},
                 dtype=self.options.dtype,
                 spec=kind,
                 options=self._method_options,
+                planning=self._planning,
+                stats=self.stats,
             )
-            self._plans[kind] = make_plan(
-                program,
-                self._executor,
-                self._registry.passes.values(),
-                differentiable=self.options.differentiable,
-                reuse=self.options.reuse,
-                one_task=self.options.one_task,
-            )
-            self.stats.plans += 1
-            self.stats.compile_seconds += time.perf_counter() - started
-        return self._plans[kind]
-
-    def _describe(self) -> None:
-        self.stats.lowering = self.plan.lowering.counts
-        self.stats.fallbacks = self.plan.lowering.fallbacks
+            self._recipes[kind] = recipe_of(self.method, workshop)
+            self.stats.compile_seconds = before + time.perf_counter() - started
+        return self._recipes[kind]
 
     def _check_sizes(self, batch: int, spec: LinearSpec | None) -> None:
         options = self.options

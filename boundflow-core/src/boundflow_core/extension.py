@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from boundflow_core.planner.storage import MemoryTraits
     from boundflow_core.property import Property
     from boundflow_core.scheduler import Session
+    from boundflow_core.workshop import Recipe, Workshop
 
 __all__ = [
     "Command",
@@ -125,11 +126,13 @@ class MethodContext:
 
 @dataclass(frozen=True)
 class Method:
-    """A recipe over domains: writes the program that bounds a network.
+    """A recipe over domains: writes the program, or the programs, that bound a network.
 
     Attributes:
         domains: the domains whose rules it uses.
-        emit: ``emit(context) -> (lower, upper)``: values [B, S] with specification rows, [B, *output] without.
+        emit: for a method of one program: ``emit(context) -> (lower, upper)``, values [B, S] with specification rows,
+            [B, *output] without.
+        recipe: for a method of several programs: ``recipe(workshop) -> Recipe``, see :mod:`boundflow_core.workshop`.
         options: names and defaults of the options it takes.
         rank: place among the methods from loose and quick (low) to tight and slow (high).
     """
@@ -137,9 +140,14 @@ class Method:
     name: str
     doc: str
     domains: tuple[str, ...]
-    emit: Callable[[MethodContext], tuple[Value, Value]]
+    emit: Callable[[MethodContext], tuple[Value, Value]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     rank: int = 0
+    recipe: Callable[[Workshop], Recipe] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.emit is None) == (self.recipe is None):
+            raise ValueError(f"method {self.name!r} must bring either emit or recipe")
 
 
 @dataclass(frozen=True)

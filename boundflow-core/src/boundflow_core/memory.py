@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from boundflow_core.errors import MemoryLimitError, OptionError
 from boundflow_core.planner.pipeline import bind_plan
 from boundflow_core.planner.plan import PlanBundle
 
-__all__ = ["chunk_count", "chunk_sizes", "chunks", "parse_bytes"]
+__all__ = ["chunk_sizes", "parse_bytes"]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
@@ -30,16 +28,19 @@ def parse_bytes(text: str | int) -> int:
     return int(float(match[1]) * unit)
 
 
-def chunk_sizes(plan: PlanBundle, sizes: Mapping[str, int], limit: int) -> dict[str, int]:
+def chunk_sizes(
+    plan: PlanBundle, sizes: Mapping[str, int], limit: int, symbols: Sequence[str] = ("B", "S")
+) -> dict[str, int]:
     """The largest sizes, at most ``sizes``, whose planned peak fits into ``limit`` bytes.
 
-    Regions are split first, since each is a task of its own; specification rows only where one region is too much.
+    ``symbols`` are split in this order, the next one only where 1 of those before is still too much: regions first, since
+    each is a task of its own, then specification rows.
 
     Raises:
         MemoryLimitError: one row of one region does not fit.
     """
     chosen = dict(sizes)
-    for symbol in ("B", "S"):
+    for symbol in symbols:
         if symbol not in chosen or _peak(plan, chosen) <= limit:
             continue
         low, high = 1, chosen[symbol]
@@ -48,40 +49,14 @@ def chunk_sizes(plan: PlanBundle, sizes: Mapping[str, int], limit: int) -> dict[
             low, high = (middle, high) if _peak(plan, {**chosen, symbol: middle}) <= limit else (low, middle - 1)
         chosen[symbol] = low
     if (least := _peak(plan, chosen)) > limit:
-        rows = " and one specification row" if "S" in chosen else ""
+        names = {"B": "one region", "S": "one specification row", "R": "one row"}
+        what = " and ".join(names[symbol] for symbol in symbols if symbol in chosen)
         raise MemoryLimitError(
-            f"one region{rows} takes {least:,} bytes as planned, more than the memory limit of {limit:,}; "
+            f"{what} takes {least:,} bytes as planned, more than the memory limit of {limit:,}; "
             "raise the limit or choose a method that needs less"
         )
     return chosen
 
 
-def chunk_count(sizes: Mapping[str, int], chunk: Mapping[str, int]) -> int:
-    """Number of chunks of at most the sizes ``chunk`` that a call of ``sizes`` runs in."""
-    return math.prod(-(-sizes[symbol] // chunk[symbol]) for symbol in sizes if symbol in ("B", "S"))
-
-
 def _peak(plan: PlanBundle, sizes: Mapping[str, int]) -> int:
     return bind_plan(plan, sizes).storage.peak_bytes
-
-
-def chunks(inputs: Mapping[str, Any], sizes: Mapping[str, int], chunk: Mapping[str, int]) -> Iterator[Iterator[dict[str, Any]]]:
-    """The inputs cut into chunks: an iterator over the regions' chunks of iterators over the rows' chunks."""
-    for first in range(0, sizes["B"], chunk["B"]):
-        regions = slice(first, first + chunk["B"])
-        part = {name: array if _shared(array, sizes["B"], name) else array[regions] for name, array in inputs.items()}
-        yield _row_chunks(part, sizes.get("S", 0), chunk.get("S", 0))
-
-
-def _row_chunks(inputs: Mapping[str, Any], rows: int, chunk: int) -> Iterator[dict[str, Any]]:
-    if not rows:
-        yield dict(inputs)
-        return
-    for first in range(0, rows, chunk):
-        yield {
-            name: array[:, first : first + chunk] if name in ("C", "offset") else array for name, array in inputs.items()
-        }
-
-
-def _shared(array: Any, batch: int, name: str) -> bool:
-    return name in ("C", "offset") and array.shape[0] == 1 and batch != 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boundflow_core.assemble import check_options, write_program
+from boundflow_core.workshop import check_options, write_program
 from boundflow_core.extension import Domain, Executor, Method
 from boundflow_core.ir.evaluate import bind_symbols, evaluate
 from boundflow_core.ir.primal import PrimalGraph
@@ -40,7 +40,7 @@ class Subject:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def program(self, graph: PrimalGraph, spec: str | None) -> BoundProgram:
-        """The program of the method; ``spec`` as of :func:`boundflow_core.assemble.write_program`."""
+        """The program of the method; ``spec`` as of :func:`boundflow_core.workshop.write_program`."""
         options = check_options(self.method, self.options)
         return write_program(graph, self.method, self.domains, dtype=self.dtype, spec=spec, options=options)
 

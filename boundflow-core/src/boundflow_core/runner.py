@@ -1,0 +1,203 @@
+"""A program planned once and run for any sizes: the building block of every method."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from boundflow_core.arrays import concatenate, device_of
+from boundflow_core.cache import BoundCache
+from boundflow_core.extension import Executor, Pass
+from boundflow_core.ir.evaluate import bind_symbols
+from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.types import SymDim
+from boundflow_core.memory import chunk_sizes
+from boundflow_core.planner.pipeline import bind_plan, make_plan
+from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.scheduler import KeyParts, RunCounts, Schedule
+
+__all__ = ["Planning", "ProgramRunner", "RunStats"]
+
+# Prepared sizes hold memory; of more than this many, the least recently used are let go.
+MAX_PREPARED = 8
+
+
+@dataclass
+class RunStats(RunCounts):
+    """What a compiled object has done so far.
+
+    Attributes:
+        calls: number of calls.
+        chunks: number of program runs, of which a call under a memory limit takes several.
+        plans: how often something was planned: once per program, whatever the sizes.
+        compile_seconds: wall-clock time spent on writing programs, planning and preparing.
+        lowering: operations per strategy, of all plans so far.
+        fallbacks: operations that could not run as written, by reason, of all plans so far.
+    """
+
+    calls: int = 0
+    chunks: int = 0
+    plans: int = 0
+    compile_seconds: float = 0.0
+    lowering: dict[str, int] = field(default_factory=dict)
+    fallbacks: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How programs are planned and run.
+
+    Attributes:
+        executor: who runs.
+        passes: planner passes.
+        method: name of the method, for cache keys.
+        cache: where results are kept between calls; None: nowhere.
+        key_parts: what plugins add to cache keys.
+        memory_limit: bytes that the planned peak must not exceed; None: no limit.
+        differentiable: keep what gradients need.
+        reuse: whether values share memory.
+        one_task: plan each program as one task.
+    """
+
+    executor: Executor
+    passes: tuple[Pass, ...] = ()
+    method: str = ""
+    cache: BoundCache | None = None
+    key_parts: tuple[KeyParts, ...] = ()
+    memory_limit: int | None = None
+    differentiable: bool = False
+    reuse: bool = True
+    one_task: bool = False
+
+
+class ProgramRunner:
+    """``runner(inputs) -> outputs``: a program, planned, for inputs of any sizes.
+
+    Args:
+        cuts: symbols along which a run may be cut into chunks, see :func:`boundflow_core.memory.chunk_sizes`.
+
+    Attributes:
+        plan: the plan of the latest run, before the first one of sizes 1.
+    """
+
+    def __init__(
+        self, program: BoundProgram, planning: Planning, stats: RunStats, cuts: Sequence[str] = ("B", "S")
+    ) -> None:
+        started = time.perf_counter()
+        self._cuts = tuple(cuts)
+        self._planning, self._stats = planning, stats
+        self._template = make_plan(
+            program,
+            planning.executor,
+            planning.passes,
+            differentiable=planning.differentiable,
+            reuse=planning.reuse,
+            one_task=planning.one_task,
+        )
+        self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
+        self.plan: PlanBundle = bind_plan(self._template, dict.fromkeys(program.symbols(), 1))
+        for table, counts in ((stats.lowering, self.plan.lowering.counts), (stats.fallbacks, self.plan.lowering.fallbacks)):
+            for name, count in counts.items():
+                table[name] = table.get(name, 0) + count
+        stats.plans += 1
+        stats.compile_seconds += time.perf_counter() - started
+
+    def bind(self, sizes: Mapping[str, int]) -> PlanBundle:
+        """The plan for these sizes; symbols without one are 1."""
+        self.plan = bind_plan(self._template, {symbol: sizes.get(symbol, 1) for symbol in self._template.program.symbols()})
+        return self.plan
+
+    def chunk(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The sizes of one chunk under the memory limit.
+
+        Raises:
+            MemoryLimitError: the smallest chunk does not fit.
+        """
+        limit = self._planning.memory_limit
+        return dict(sizes) if limit is None else chunk_sizes(self._template, sizes, limit, self._cuts)
+
+    def __call__(
+        self, inputs: Mapping[str, Any], progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Any]:
+        """Runs the program, in chunks where there is a memory limit; gives arrays that the caller owns.
+
+        Raises:
+            InputError: shapes that do not fit.
+            MemoryLimitError: the smallest chunk does not fit.
+        """
+        program = self._template.program
+        sizes = bind_symbols(program, {name: array.shape for name, array in inputs.items()})
+        chunk = self.chunk(sizes)
+        self.plan = bind_plan(self._template, chunk)
+        device = device_of(next(iter(inputs.values())))
+        symbols = [symbol for symbol in sizes if chunk[symbol] < sizes[symbol]]
+        if not symbols:
+            return self._run(inputs, sizes, device)
+        pieces = list(_pieces(symbols, sizes, chunk))
+        results = []
+        for number, piece in enumerate(pieces, 1):
+            part = {value.name: _cut(inputs[value.name], value, piece) for value in program.inputs}
+            extents = {**sizes, **{symbol: span.stop - span.start for symbol, span in piece.items()}}
+            results.append(self._run(part, extents, device))
+            if progress is not None:
+                progress(number, len(pieces))
+        return {name: _joined([r[name] for r in results], value, symbols, pieces) for name, value in program.outputs.items()}
+
+    def _run(self, inputs: Mapping[str, Any], sizes: Mapping[str, int], device: str) -> dict[str, Any]:
+        self._stats.chunks += 1
+        return self._schedule(sizes, device).run(inputs, self._stats)
+
+    def _schedule(self, sizes: Mapping[str, int], device: str) -> Schedule:
+        key = (device, tuple(sizes.values()))
+        found = self._schedules.get(key)
+        if found is None:
+            started = time.perf_counter()
+            plan, planning = bind_plan(self._template, sizes), self._planning
+            session = planning.executor.open(plan, None if device == "cpu" else device)
+            cache = None if planning.differentiable else planning.cache
+            found = Schedule(plan, session, planning.method, cache, planning.key_parts, device)
+            self._schedules[key] = found
+            if len(self._schedules) > MAX_PREPARED:
+                self._schedules.popitem(last=False)
+            self._stats.compile_seconds += time.perf_counter() - started
+        else:
+            self._schedules.move_to_end(key)
+        return found
+
+
+def _pieces(
+    symbols: Sequence[str], sizes: Mapping[str, int], chunk: Mapping[str, int]
+) -> Iterator[dict[str, slice]]:
+    """All combinations of spans of the symbols that are cut, the last symbol fastest."""
+    spans = [
+        [slice(at, min(at + chunk[s], sizes[s])) for at in range(0, sizes[s], chunk[s])] for s in symbols
+    ]
+    for combination in itertools.product(*spans):
+        yield dict(zip(symbols, combination, strict=True))
+
+
+def _axis(value: Value, symbol: str) -> int | None:
+    """The axis of ``value`` that counts ``symbol``."""
+    return next((axis for axis, dim in enumerate(value.shape) if dim == SymDim.of(symbol)), None)
+
+
+def _cut(array: Any, value: Value, piece: Mapping[str, slice]) -> Any:
+    index: list[Any] = [slice(None)] * value.rank
+    for symbol, span in piece.items():
+        if (axis := _axis(value, symbol)) is not None:
+            index[axis] = span
+    return array[tuple(index)]
+
+
+def _joined(parts: list[Any], value: Value, symbols: Sequence[str], pieces: Sequence[Mapping[str, slice]]) -> Any:
+    """The results of all pieces put together, the innermost symbol first."""
+    for symbol in reversed(symbols):
+        axis = _axis(value, symbol)
+        count = len({piece[symbol].start for piece in pieces})
+        groups = [parts[at : at + count] for at in range(0, len(parts), count)]
+        parts = [group[0] if axis is None else concatenate(group, axis) for group in groups]
+    return parts[0]

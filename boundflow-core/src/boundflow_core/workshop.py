@@ -1,0 +1,186 @@
+"""What methods build their programs with, and how a method's programs become one computation of bounds.
+
+A method of one program emits it and is done. A method with decisions in between (which neurons to refine, when to stop)
+brings a recipe: it writes several programs in the workshop and, at each call, runs them from plain Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from boundflow_core.errors import OptionError
+from boundflow_core.extension import Domain, Method, MethodContext, Rule, SpecRows, operators_of
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.types import DType, SymDim, size
+from boundflow_core.normalize import legalize
+from boundflow_core.runner import Planning, ProgramRunner, RunStats
+
+__all__ = [
+    "REGIONS",
+    "ROWS",
+    "Progress",
+    "Recipe",
+    "Workshop",
+    "check_options",
+    "make_workshop",
+    "no_nan",
+    "recipe_of",
+    "write_program",
+]
+
+REGIONS = SymDim.of("B")
+ROWS = SymDim.of("S")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A computation of bounds, ready for calls.
+
+    Attributes:
+        main: the program that gives the results; its plan is the one that is shown.
+        run: ``run(inputs, progress) -> outputs``: arrays ``lower``, ``upper`` [B, *input] and, with a specification, ``C``
+            and ``offset`` in; ``lower`` and ``upper`` out, and under ``lower:NAME`` and ``upper:NAME`` bounds of values
+            inside of the network that the method found on its way.
+        takes: names of values whose bounds ``lower:NAME`` and ``upper:NAME`` may be handed in.
+    """
+
+    main: ProgramRunner
+    run: Callable[[Mapping[str, Any], Progress | None], Mapping[str, Any]]
+    takes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Everything that a method's programs are made from.
+
+    Attributes:
+        graph: the network, every operator of which has a rule in each domain that the method names.
+        rules: rule per domain and operator.
+        dtype: element type of the programs.
+        spec: form of the specification: None, "shared" or "per region".
+        options: the method's options, checked.
+        planning: how programs are planned and run; None where they are only written.
+    """
+
+    graph: PrimalGraph
+    rules: Mapping[str, Mapping[str, Rule]]
+    dtype: DType
+    spec: str | None
+    options: Mapping[str, Any]
+    planning: Planning | None = None
+    stats: RunStats = field(default_factory=RunStats)
+
+    def region(self, b: Builder) -> tuple[Value, Value]:
+        """The region's corners as inputs ``lower`` and ``upper`` [B, *input]."""
+        shape = (REGIONS, *self.graph.input_type.shape)
+        return b.input("lower", shape, group="region"), b.input("upper", shape, group="region")
+
+    def spec_rows(self, b: Builder) -> SpecRows | None:
+        """The specification as inputs ``C`` [1 or B, S, n] and ``offset`` [1 or B, S]; None without one."""
+        if self.spec is None:
+            return None
+        lead = 1 if self.spec == "shared" else REGIONS
+        outputs = size(self.graph.output_type.shape)
+        return SpecRows(
+            b.input("C", (lead, ROWS, outputs), group="spec"), b.input("offset", (lead, ROWS), group="spec")
+        )
+
+    def context(self, b: Builder) -> MethodContext:
+        """The inputs of a program that takes region and specification."""
+        lower, upper = self.region(b)
+        return MethodContext(b, self.graph, self.rules, lower, upper, self.spec_rows(b), self.options)
+
+    def write(self, name: str, write: Callable[[Builder], Mapping[str, Value]]) -> BoundProgram:
+        """The program that ``write(builder) -> outputs`` writes."""
+        b = Builder(self.dtype, f"{name}({self.graph.name})")
+        return b.finish(write(b))
+
+    def runner(
+        self, name: str, write: Callable[[Builder], Mapping[str, Value]], cuts: Sequence[str] = ("B", "S")
+    ) -> ProgramRunner:
+        """The same, planned and ready to run; ``cuts``: symbols along which it may run in chunks."""
+        assert self.planning is not None, "this workshop only writes programs"
+        return ProgramRunner(self.write(name, write), self.planning, self.stats, cuts)
+
+
+def check_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's options with defaults filled in.
+
+    Raises:
+        OptionError: the method has no option of that name.
+    """
+    for name in options:
+        if name not in method.options:
+            known = ", ".join(method.options) or "none"
+            raise OptionError(f"method {method.name!r} has no option {name!r}; its options: {known}")
+    return {**method.options, **options}
+
+
+def make_workshop(
+    graph: PrimalGraph,
+    method: Method,
+    domains: Mapping[str, Domain],
+    *,
+    dtype: DType,
+    spec: str | None,
+    options: Mapping[str, Any],
+    planning: Planning | None = None,
+    stats: RunStats | None = None,
+) -> Workshop:
+    """The workshop of ``method`` for ``graph``.
+
+    Raises:
+        UnsupportedOpError: an operator of the network has no rule in one of the domains.
+    """
+    used = [domains[name] for name in method.domains]
+    names = " and ".join(repr(domain.name) for domain in used)
+    legal = legalize(graph, operators_of(used), f"domain {names}")
+    rules = {domain.name: domain.rules for domain in used}
+    return Workshop(legal, rules, dtype, spec, options, planning, stats or RunStats())
+
+
+def emit_bounds(workshop: Workshop, method: Method, b: Builder) -> dict[str, Value]:
+    """The results of a method of one program; what is undefined (inf - inf) becomes the bound that is always true."""
+    assert method.emit is not None, f"method {method.name!r} has several programs"
+    lower, upper = method.emit(workshop.context(b))
+    return {"lower": no_nan(b, lower, -np.inf), "upper": no_nan(b, upper, np.inf)}
+
+
+def no_nan(b: Builder, bound: Value, instead: float) -> Value:
+    """``bound`` with NaN replaced."""
+    return b.where(b.compare(bound, bound, "eq"), bound, instead)
+
+
+def recipe_of(method: Method, workshop: Workshop) -> Recipe:
+    """The method's own recipe, or the one that runs its only program."""
+    if method.recipe is not None:
+        recipe: Recipe = method.recipe(workshop)
+        return recipe
+    main = workshop.runner(method.name, lambda b: emit_bounds(workshop, method, b))
+    return Recipe(main, lambda inputs, progress: main(inputs, progress))
+
+
+def write_program(
+    graph: PrimalGraph,
+    method: Method,
+    domains: Mapping[str, Domain],
+    *,
+    dtype: DType,
+    spec: str | None,
+    options: Mapping[str, Any],
+) -> BoundProgram:
+    """The program of a method of one program, with inputs and outputs as :class:`Recipe` says; nothing is planned.
+
+    Raises:
+        UnsupportedOpError: an operator of the network has no rule in one of the domains.
+    """
+    workshop = make_workshop(graph, method, domains, dtype=dtype, spec=spec, options=options)
+    return workshop.write(method.name, lambda b: emit_bounds(workshop, method, b))

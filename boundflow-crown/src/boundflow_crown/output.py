@@ -1,0 +1,67 @@
+"""Bounds at the network's output: the last backward walk, and its intersection with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from boundflow_core.extension import SpecRows
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.program import Value
+from boundflow_core.ir.types import Dim, concrete_shape, size
+from boundflow_core.workshop import Workshop, no_nan
+from boundflow_crown.bounds import bound_rows
+from boundflow_crown.rows import Rows
+from boundflow_crown.walk import Start
+from boundflow_interval import Interval, apply_rows, fold_rows
+
+__all__ = ["output_bounds"]
+
+
+def output_bounds(
+    workshop: Workshop, b: Builder, region: Interval, states: Mapping[str, Interval]
+) -> dict[str, Value]:
+    """``lower`` and ``upper``: [B, S] with a specification, [B, *output] without.
+
+    Args:
+        states: bounds of the values that relaxations need; with the option ``intersect`` of all values.
+    """
+    graph, batch = workshop.graph, region.lower.shape[0]
+    spec = workshop.spec_rows(b)
+    start = _start(b, graph, spec, batch)
+    lower, upper = bound_rows(b, graph, workshop.rules["linear"], region, start, states, workshop.options)
+    lower, upper = no_nan(b, lower, -np.inf), no_nan(b, upper, np.inf)
+    if workshop.options["intersect"]:
+        low, high = _interval_bounds(b, graph, spec, states)
+        lower = b.maximum(lower, no_nan(b, low, -np.inf))
+        upper = b.minimum(upper, no_nan(b, high, np.inf))
+    if spec is None:
+        shape = (batch, *graph.output_type.shape)
+        lower, upper = b.reshape(lower, shape), b.reshape(upper, shape)
+    return {"lower": lower, "upper": upper}
+
+
+def _start(b: Builder, graph: PrimalGraph, spec: SpecRows | None, batch: Dim) -> Start:
+    """The walk's start at the output: specification rows, or one row per output."""
+    shape = concrete_shape(graph.output_type.shape, {})
+    if spec is None:
+        count = size(shape)
+        assert isinstance(count, int)
+        rows = b.constant(np.eye(count).reshape(1, count, *shape))
+        return Start(graph.output, b.broadcast(rows, (batch, count, *shape)), None, Rows(b, (batch, count)))
+    number = spec.C.shape[1]
+    rows = b.broadcast(b.reshape(spec.C, (spec.C.shape[0], number, *shape)), (batch, number, *shape))
+    return Start(graph.output, rows, b.broadcast(spec.offset, (batch, number)), Rows(b, (batch, number)))
+
+
+def _interval_bounds(
+    b: Builder, graph: PrimalGraph, spec: SpecRows | None, states: Mapping[str, Interval]
+) -> tuple[Value, Value]:
+    if spec is None:
+        output = states[graph.output]
+        flat = (output.lower.shape[0], size(graph.output_type.shape))
+        return b.reshape(output.lower, flat), b.reshape(output.upper, flat)
+    name, rows = fold_rows(b, graph, spec)
+    return apply_rows(b, states[name], rows)

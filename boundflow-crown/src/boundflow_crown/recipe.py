@@ -1,0 +1,249 @@
+"""The method ``crown``: bounds inside of the network refined by backward passes of their own, neuron by neuron.
+
+Which neurons are worth a backward pass depends on the bounds found so far, so the method is several programs with plain
+Python in between: for each value that a relaxation needs bounds of, one program bounds it by intervals from what is known
+before it, and one walks back from those of its neurons that are undecided. A region's bounds never depend on the other
+regions of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from boundflow_core.arrays import nonzero
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.constants import frozen
+from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.program import Value
+from boundflow_core.ir.types import DType, Shape, SymDim, concrete_shape, size
+from boundflow_core.runner import ProgramRunner
+from boundflow_core.workshop import REGIONS, Progress, Recipe, Workshop
+from boundflow_crown.bounds import bound_rows
+from boundflow_crown.domain import relaxed_operands
+from boundflow_crown.output import output_bounds
+from boundflow_crown.rows import Rows
+from boundflow_crown.walk import Start
+from boundflow_interval import Interval
+
+__all__ = ["crown"]
+
+CHOSEN = SymDim.of("R")
+
+# Operators that are linear on either side of zero: only neurons whose bounds straddle zero are relaxed at all.
+_HINGED = ("relu", "leaky_relu", "abs", "sign")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A value whose bounds some relaxation needs.
+
+    Attributes:
+        known: values inside of the network whose bounds must be known before.
+        hinged: whether only neurons with bounds on both sides of zero matter.
+        intervals: bounds by intervals, from those that are known.
+        shared, ragged: backward bounds of chosen neurons, the same ones in every region, or any.
+    """
+
+    name: str
+    shape: Shape
+    known: tuple[str, ...]
+    hinged: bool
+    intervals: ProgramRunner
+    shared: ProgramRunner | None
+    ragged: ProgramRunner | None
+
+
+def crown(workshop: Workshop) -> Recipe:
+    """The recipe of ``crown`` for one network."""
+    graph = workshop.graph
+    names = relaxed_operands(graph)
+    names = tuple(name for name in names if name != graph.input)
+    layers = [_layer(workshop, name, names) for name in names]
+    main = workshop.runner("crown", lambda b: _output_program(workshop, b, names))
+
+    def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:
+        given = dict(inputs)
+        for number, layer in enumerate(layers):
+            if f"lower:{layer.name}" not in given:
+                lower, upper = _bounds_of(layer, given, intersect=workshop.options["intersect"])
+                given[f"lower:{layer.name}"], given[f"upper:{layer.name}"] = lower, upper
+            if progress is not None:
+                progress(number + 1, len(layers) + 1)
+        results = main({value.name: given[value.name] for value in main.plan.program.inputs})
+        if progress is not None:
+            progress(len(layers) + 1, len(layers) + 1)
+        found = {name: array for name, array in given.items() if ":" in name}
+        return {**found, **results}
+
+    return Recipe(main, run, takes=names)
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+
+def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> _Layer:
+    graph = workshop.graph
+    known = tuple(other for other in names if other != name and other in _ancestors(graph, name))
+    users = [node.op for node in graph.users(name)]
+    refined = bool(known)
+    return _Layer(
+        name=name,
+        shape=graph.type_of(name).shape,
+        known=known,
+        hinged=all(op in _HINGED for op in users),
+        intervals=workshop.runner(f"intervals:{name}", lambda b: _interval_program(workshop, b, name, known)),
+        shared=_rows_runner(workshop, name, known, ragged=False) if refined else None,
+        ragged=_rows_runner(workshop, name, known, ragged=True) if refined else None,
+    )
+
+
+def _rows_runner(workshop: Workshop, name: str, known: tuple[str, ...], *, ragged: bool) -> ProgramRunner:
+    def write(b: Builder) -> Mapping[str, Value]:
+        region, states = _known(workshop, b, known)
+        neuron = b.input("neuron", (CHOSEN,), DType.INT64, group="choice")
+        if ragged:
+            layout = Rows(b, (CHOSEN,), b.input("row_region", (CHOSEN,), DType.INT64, group="choice"))
+        else:
+            layout = Rows(b, (REGIONS, CHOSEN))
+        start = _neuron_start(b, workshop.graph, name, neuron, layout)
+        lower, upper = bound_rows(
+            b, workshop.graph, workshop.rules["linear"], region, start, states, workshop.options
+        )
+        return {"lower": lower, "upper": upper}
+
+    return workshop.runner(f"rows:{name}", write, cuts=("R",))
+
+
+def _neuron_start(b: Builder, graph: PrimalGraph, name: str, neuron: Value, layout: Rows) -> Start:
+    """Rows that pick out neurons of the value ``name``, already through the linear operator that makes it if one does."""
+    node = graph.producer(name)
+    front = layout.front
+    if node is not None and node.op == "linear" and len(node.type.shape) == 1:
+        with b.origin(node.name):
+            weight = b.constant(graph.constants[node.inputs[1]])
+            rows = _spread(b, b.gather_rows(weight, neuron), front)
+            bias = None
+            if len(node.inputs) == 3:
+                bias = _spread(b, b.gather_rows(b.constant(graph.constants[node.inputs[2]]), neuron), front)
+            return Start(node.inputs[0], rows, bias, layout)
+    shape = concrete_shape(graph.type_of(name).shape, {})
+    count = size(shape)
+    assert isinstance(count, int)
+    places = b.constant(frozen(_arange(count)))
+    chosen = b.compare(b.reshape(neuron, (CHOSEN, 1)), places, "eq")
+    ones = b.where(chosen, 1.0, 0.0)
+    return Start(name, _spread(b, b.reshape(ones, (CHOSEN, *shape)), front), None, layout)
+
+
+def _arange(count: int) -> Any:
+    import numpy as np
+
+    return np.arange(count, dtype=np.int64)
+
+
+def _spread(b: Builder, rows: Value, front: tuple[Any, ...]) -> Value:
+    """Rows [R, *s] for every region."""
+    return rows if len(front) == 1 else b.broadcast(rows, (*front, *rows.shape[1:]))
+
+
+def _known(workshop: Workshop, b: Builder, known: tuple[str, ...]) -> tuple[Interval, dict[str, Interval]]:
+    """The region, and bounds of the values ``known`` as inputs."""
+    region = Interval(*workshop.region(b))
+    states = {workshop.graph.input: region}
+    for name in known:
+        shape = (REGIONS, *workshop.graph.type_of(name).shape)
+        states[name] = Interval(
+            b.input(f"lower:{name}", shape, group=f"bounds of {name}"),
+            b.input(f"upper:{name}", shape, group=f"bounds of {name}"),
+        )
+    return region, states
+
+
+def _interval_program(workshop: Workshop, b: Builder, name: str, known: tuple[str, ...]) -> Mapping[str, Value]:
+    _, states = _known(workshop, b, known)
+    found = forward_from(workshop, b, states)[name]
+    return {"lower": found.lower, "upper": found.upper}
+
+
+def forward_from(workshop: Workshop, b: Builder, known: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Interval bounds of every value, those of ``known`` taken as they are."""
+    from boundflow_core.extension import RuleContext
+
+    graph, rules = workshop.graph, workshop.rules["interval"]
+    states: dict[str, Any] = dict(known)
+    for node in graph.nodes:
+        if node.output in known:
+            continue
+        with b.origin(node.name):
+            operands = [
+                states[name] if name in states else b.constant(graph.constants[name]) for name in node.inputs
+            ]
+            states[node.output] = rules[node.op](RuleContext(b, graph, node), *operands)
+    return states
+
+
+def _output_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:
+    region, known = _known(workshop, b, names)
+    states = forward_from(workshop, b, known) if workshop.options["intersect"] else known
+    return output_bounds(workshop, b, region, states)
+
+
+def _ancestors(graph: PrimalGraph, name: str) -> set[str]:
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        node = graph.producer(stack.pop())
+        if node is not None:
+            stack.extend(other for other in node.inputs if other not in found)
+            found.update(node.inputs)
+    return found
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool) -> tuple[Any, Any]:
+    """Bounds of the layer's value: by intervals, then backward for the neurons that a relaxation would loosen."""
+    base = _inputs(layer.intervals, given)
+    found = layer.intervals(base)
+    lower, upper = found["lower"], found["upper"]
+    if layer.shared is None or layer.ragged is None:
+        return lower, upper
+    batch = lower.shape[0]
+    flat_lower, flat_upper = lower.reshape(batch, -1), upper.reshape(batch, -1)
+    loose = (flat_lower < 0) & (flat_upper > 0) if layer.hinged else ~(flat_lower >= flat_upper)
+    region, neuron = nonzero(loose)
+    if len(neuron) == 0:
+        return lower, upper
+    if batch == 1:
+        refined = layer.shared({**_inputs(layer.shared, given), "neuron": neuron})
+        low, high = refined["lower"][0], refined["upper"][0]
+    else:
+        refined = layer.ragged({**_inputs(layer.ragged, given), "neuron": neuron, "row_region": region})
+        low, high = refined["lower"], refined["upper"]
+    if intersect:
+        old_low, old_high = flat_lower[region, neuron], flat_upper[region, neuron]
+        # Comparisons with NaN are false, so that an undefined bound never replaces a defined one.
+        low, high = _choose(low > old_low, low, old_low), _choose(high < old_high, high, old_high)
+    flat_lower[region, neuron] = low
+    flat_upper[region, neuron] = high
+    return lower, upper
+
+
+def _choose(condition: Any, one: Any, other: Any) -> Any:
+    if hasattr(condition, "detach"):
+        import torch
+
+        return torch.where(condition, one, other)
+    import numpy as np
+
+    return np.where(condition, one, other)
+
+
+def _inputs(runner: ProgramRunner, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {value.name: given[value.name] for value in runner.plan.program.inputs if value.name in given}
+
+
+Writer = Callable[[Builder], Mapping[str, Value]]
