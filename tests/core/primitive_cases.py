@@ -133,6 +133,14 @@ def _conv2d_input_grad(draw):
 
 
 @st.composite
+def _conv2d_weight_grad(draw):
+    forward = draw(_conv2d())
+    x, w = forward.arrays
+    g = draw(floats(forward.program().outputs["y"].shape))
+    return Case("conv2d_weight_grad", (x, g), {**forward.attrs, "kernel_size": w.shape[2:]})
+
+
+@st.composite
 def _max_pool2d(draw):
     spatial, kernel, attrs = draw(_window())
     x = draw(floats((draw(st.integers(1, 2)), draw(st.integers(1, 2)), *spatial)))
@@ -213,6 +221,15 @@ def _scatter_rows(draw):
     return Case("scatter_rows", (x, index, rows), {"axis": axis})
 
 
+@st.composite
+def _scatter_add_rows(draw):
+    x = draw(floats(draw(shapes.filter(bool))))
+    axis = draw(st.integers(0, x.ndim - 1))
+    index = draw(hnp.arrays(np.int64, draw(st.integers(0, 5)), elements=st.integers(0, x.shape[axis] - 1)))
+    rows = draw(floats((*x.shape[:axis], len(index), *x.shape[axis + 1 :])))
+    return Case("scatter_add_rows", (x, index, rows), {"axis": axis})
+
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
     **{name: _binary(name) for name in ("add", "sub", "mul", "maximum", "minimum")},
     **{name: _unary(name) for name in ("neg", "abs", "sign", "floor", "exp", "tanh", "sin", "cos", "sigmoid", "erf")},
@@ -230,6 +247,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "matmul": _matmul(),
     "conv2d": _conv2d(),
     "conv2d_input_grad": _conv2d_input_grad(),
+    "conv2d_weight_grad": _conv2d_weight_grad(),
     "max_pool2d": _max_pool2d(),
     **{name: _reduction(name) for name in ("reduce_sum", "reduce_max", "reduce_min")},
     "reshape": _reshape(),
@@ -240,4 +258,5 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "pad": _pad(),
     "gather_rows": _gather_rows(),
     "scatter_rows": _scatter_rows(),
+    "scatter_add_rows": _scatter_add_rows(),
 }

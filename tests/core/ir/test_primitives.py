@@ -52,6 +52,16 @@ def _conv2d_matrix(g, w, input_size, **attrs):
     return out
 
 
+def _conv2d_weight_loops(x, g, kernel_size, groups, **attrs):
+    """The adjoint from its definition: <conv by e, g> for each unit kernel e."""
+    out = np.zeros((g.shape[1], x.shape[1] // groups, *kernel_size))
+    for index in np.ndindex(*out.shape):
+        unit = np.zeros(out.shape)
+        unit[index] = 1
+        out[index] = (_conv2d_loops(x, unit, groups=groups, **attrs) * g).sum()
+    return out
+
+
 def _max_pool_loops(x, kernel, stride, padding, dilation):
     top, left, bottom, right = padding
     n, c, height, width = x.shape
@@ -99,6 +109,13 @@ def _scatter_rows(x, index, rows, axis):
     return np.moveaxis(np.array(out), 0, axis)
 
 
+def _scatter_add_rows(x, index, rows, axis):
+    out = np.moveaxis(x.copy(), axis, 0)
+    for place, row in zip(index, _moved(rows, axis), strict=True):
+        out[place] = out[place] + row
+    return np.moveaxis(out, 0, axis)
+
+
 RELATIONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 
 DEFINITIONS = {
@@ -128,6 +145,7 @@ DEFINITIONS = {
     "matmul": _matmul,
     "conv2d": _conv2d_loops,
     "conv2d_input_grad": _conv2d_matrix,
+    "conv2d_weight_grad": _conv2d_weight_loops,
     "max_pool2d": _max_pool_loops,
     "reduce_sum": _reduced(np.add),
     "reduce_max": _reduced(np.maximum),
@@ -140,6 +158,7 @@ DEFINITIONS = {
     "pad": _pad,
     "gather_rows": lambda x, index, axis: np.moveaxis(_moved(x, axis)[index], 0, axis),
     "scatter_rows": _scatter_rows,
+    "scatter_add_rows": _scatter_add_rows,
 }
 
 
@@ -180,6 +199,8 @@ def test_a_symbolic_batch_gives_the_same_after_binding(name, data):
     axis_ok = case.attrs.get("axis", 1) != 0
     if name in ("conv2d", "conv2d_input_grad", "max_pool2d"):
         batch: tuple[int, ...] = (0,)
+    elif name == "conv2d_weight_grad":
+        batch = (0, 1)
     elif (
         len({a.shape for a in case.arrays if a.dtype.kind != "i"}) == 1 and first.ndim and axis_ok and name != "matmul"
     ):
@@ -240,6 +261,10 @@ ILLEGAL = [
     ("conv2d", [IMAGE, WEIGHT], {**CONV, "dilation": (2, 1)}),
     ("conv2d", [(F, (2, 4, 4)), WEIGHT], CONV),
     ("conv2d_input_grad", [(F, (B, 3, 2, 2)), WEIGHT], {**CONV, "input_size": (5, 4)}),
+    ("conv2d_weight_grad", [IMAGE, (F, (B, 3, 2, 2))], {**CONV, "kernel_size": (3, 2)}),
+    ("conv2d_weight_grad", [IMAGE, (F, (3, 3, 2, 2))], {**CONV, "kernel_size": (3, 3)}),
+    ("conv2d_weight_grad", [IMAGE, (F, (B, 3, 2, 2))], {**CONV, "kernel_size": (3, 3), "groups": 0}),
+    ("conv2d_weight_grad", [IMAGE, (F, (B, 3, 2, 2))], {**CONV, "kernel_size": (3, 3), "groups": 2}),
     ("max_pool2d", [IMAGE], {**WINDOW, "kernel": (5, 1)}),
     ("max_pool2d", [IMAGE], {**WINDOW, "kernel": (0, 1)}),
     ("reduce_sum", [(F, (2,))], {"axes": (1,), "keepdims": False}),
@@ -270,6 +295,8 @@ ILLEGAL = [
     ("gather_rows", [(F, (2,)), (I, (2,))], {"axis": 1}),
     ("scatter_rows", [(F, (2,)), (I, (2,)), (F, (3,))], {"axis": 0}),
     ("scatter_rows", [(F, (2,)), (I, (2,)), (I, (2,))], {"axis": 0}),
+    ("scatter_add_rows", [(F, (2,)), (I, (2,)), (F, (3,))], {"axis": 0}),
+    ("scatter_add_rows", [(L, (2,)), (I, (2,)), (L, (2,))], {"axis": 0}),
 ]
 
 

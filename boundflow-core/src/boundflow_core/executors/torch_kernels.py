@@ -84,6 +84,26 @@ def _conv2d_input_grad(op: Op) -> Kernel:
     return lambda g, w: F.pad(F.conv_transpose2d(g, w, **options), cut)
 
 
+def _conv2d_weight_grad(op: Op) -> Kernel:
+    """Torch pads both sides alike, so other borders are added to the input first."""
+    stride, dilation, groups = list(op.attrs["stride"]), list(op.attrs["dilation"]), op.attrs["groups"]
+    top, left, bottom, right = op.attrs["padding"]
+    even = (top, left) == (bottom, right)
+    padding = [top, left] if even else [0, 0]
+
+    def weight_grad(x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        x = x if even else F.pad(x, (left, right, top, bottom))
+        # Its values do not matter, only where and how large a weight would be.
+        weight = x.new_empty(1).expand(g.shape[1], x.shape[1] // groups, *op.attrs["kernel_size"])
+        backward = torch.ops.aten.convolution_backward
+        out: torch.Tensor = backward(
+            g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [False, True, False]
+        )[1]
+        return out
+
+    return weight_grad
+
+
 def _max_pool2d(op: Op) -> Kernel:
     kernel, stride, dilation = (list(op.attrs[key]) for key in ("kernel", "stride", "dilation"))
     top, left, bottom, right = op.attrs["padding"]
@@ -167,6 +187,19 @@ def _scatter_rows(op: Op) -> Kernel:
     return scatter
 
 
+def _scatter_add_rows(op: Op) -> Kernel:
+    axis = op.attrs["axis"]
+
+    def scatter(
+        base: torch.Tensor, index: torch.Tensor, rows: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if out is None:
+            return base.index_add(axis, index, rows)
+        return out.copy_(base).index_add_(axis, index, rows)
+
+    return scatter
+
+
 def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
     """Primitives that torch has under the same name, or nearly."""
 
@@ -187,6 +220,7 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "matmul": _matmul,
     "conv2d": _conv2d,
     "conv2d_input_grad": _conv2d_input_grad,
+    "conv2d_weight_grad": _conv2d_weight_grad,
     "reduce_sum": _reduction(torch.sum),
     "reduce_max": _reduction(torch.amax),
     "reduce_min": _reduction(torch.amin),
@@ -199,6 +233,7 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "pad": _pad,
     "gather_rows": _gather_rows,
     "scatter_rows": _scatter_rows,
+    "scatter_add_rows": _scatter_add_rows,
 }
 
-INTO = frozenset(KERNELS) - {"conv2d", "conv2d_input_grad", "max_pool2d"}
+INTO = frozenset(KERNELS) - {"conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d"}

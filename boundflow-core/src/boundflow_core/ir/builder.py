@@ -250,6 +250,21 @@ class Builder:
         attributes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return self._one("conv2d_input_grad", g, w, input_size=input_size, **attributes)
 
+    def conv2d_weight_grad(
+        self,
+        x: Value,
+        g: Value,
+        *,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0, 0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ) -> Value:
+        """``kernel_size``: height and width of the kernel; ``x`` [N, I, H, W], ``g`` [N, O, h, w]."""
+        attributes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return self._one("conv2d_weight_grad", x, g, kernel_size=kernel_size, **attributes)
+
     def max_pool2d(
         self,
         x: Value,
@@ -295,6 +310,10 @@ class Builder:
 
     def scatter_rows(self, x: Value, index: Value, rows: Value, axis: int = 0) -> Value:
         return self._one("scatter_rows", x, index, rows, axis=axis)
+
+    def scatter_add_rows(self, x: Value, index: Value, rows: Value, axis: int = 0) -> Value:
+        """Rows of one index add up."""
+        return self._one("scatter_add_rows", x, index, rows, axis=axis)
 
 
 def infer_types(

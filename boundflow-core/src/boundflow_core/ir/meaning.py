@@ -91,6 +91,15 @@ def conv2d_input_grad(xs: Arrays, attrs: Attrs) -> Array:
     return np.ascontiguousarray(padded[:, :, top : top + height, left : left + width])
 
 
+def conv2d_weight_grad(xs: Arrays, attrs: Attrs) -> Array:
+    """Adjoint of :func:`conv2d` in its weight: dw[o,c,p,q] = sum_n,i,j g[n,o,i,j] x[n,c,i*s+p*d-pad,...]."""
+    x, g = xs
+    view = windows(x, attrs["kernel_size"], attrs, 0.0)
+    groups = attrs["groups"]
+    parts = zip(np.split(g, groups, axis=1), np.split(view, groups, axis=1), strict=True)
+    return np.ascontiguousarray(np.concatenate([np.tensordot(k, v, axes=((0, 2, 3),) * 2) for k, v in parts]))
+
+
 def max_pool2d(xs: Arrays, attrs: Attrs) -> Array:
     return np.asarray(windows(xs[0], attrs["kernel"], attrs, -np.inf).max(axis=(4, 5)))
 
@@ -120,4 +129,11 @@ def scatter_rows(xs: Arrays, attrs: Attrs) -> Array:
     base, index, rows = xs
     out = base.copy()
     out[(slice(None),) * attrs["axis"] + (index,)] = rows
+    return out
+
+
+def scatter_add_rows(xs: Arrays, attrs: Attrs) -> Array:
+    base, index, rows = xs
+    out = base.copy()
+    np.add.at(out, (slice(None),) * attrs["axis"] + (index,), rows)
     return out

@@ -70,6 +70,13 @@ _ALL = (
         shapes.conv2d_input_grad,
         meaning.conv2d_input_grad,
     ),
+    Primitive(
+        "conv2d_weight_grad",
+        "adjoint of conv2d in its weight, from its input and the gradient of its result, onto `kernel_size`",
+        "contraction",
+        shapes.conv2d_weight_grad,
+        meaning.conv2d_weight_grad,
+    ),
     # reductions
     Primitive("reduce_sum", "sum over `axes`", "reduction", shapes.reduce_sum, meaning.reduce_sum),
     Primitive("reduce_max", "maximum over `axes`", "reduction", shapes.extremum, meaning.reduce_max),
@@ -118,6 +125,13 @@ _ALL = (
         "index",
         shapes.scatter_rows,
         meaning.scatter_rows,
+    ),
+    Primitive(
+        "scatter_add_rows",
+        "x with rows added along `axis` where an index vector says; rows of one index add up",
+        "index",
+        shapes.scatter_add_rows,
+        meaning.scatter_add_rows,
     ),
 )
 

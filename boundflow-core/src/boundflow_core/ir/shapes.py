@@ -180,6 +180,17 @@ def conv2d_input_grad(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(_require_float(_same_dtype(types)), out.shape)
 
 
+def conv2d_weight_grad(types: Types, attrs: Attrs) -> TensorType:
+    x, g = _operands(types, 2)
+    channels, outputs = _dims(x, 4, "the input")[1], _dims(g, 4, "the gradient")[1]
+    if attrs["groups"] < 1:
+        raise IRError(f"the number of groups must be positive, not {attrs['groups']}")
+    out = TensorType(g.dtype, (outputs, _int(channels, "channels") // attrs["groups"], *attrs["kernel_size"]))
+    if conv2d((x, out), attrs).shape != g.shape:
+        raise IRError(f"{g} is no gradient of a convolution from {x} by {out}")
+    return TensorType(_require_float(_same_dtype(types)), out.shape)
+
+
 def max_pool2d(types: Types, attrs: Attrs) -> TensorType:
     (x,) = _operands(types, 1)
     n, c, *spatial = _dims(x, 4, "the input")
@@ -311,3 +322,8 @@ def scatter_rows(types: Types, attrs: Attrs) -> TensorType:
     if rows.shape != expected:
         raise IRError(f"rows must have shape {format_shape(expected)}, not {format_shape(rows.shape)}")
     return TensorType(_same_dtype((base, rows)), base.shape)
+
+
+def scatter_add_rows(types: Types, attrs: Attrs) -> TensorType:
+    out = scatter_rows(types, attrs)
+    return TensorType(_require_number(out.dtype), out.shape)
