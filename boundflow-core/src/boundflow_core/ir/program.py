@@ -17,7 +17,7 @@ from boundflow_core.ir.types import Attrs, Shape, SymDim, TensorType, concrete_d
 if TYPE_CHECKING:
     from boundflow_core.ir.builder import Builder, Operand
 
-__all__ = ["BoundProgram", "Composite", "Op", "OpSpec", "Primitive", "Value"]
+__all__ = ["BoundProgram", "Composite", "DerivativeRule", "Op", "OpSpec", "Primitive", "Value"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,13 @@ class Composite:
         name: its name in programs.
         doc: one line of documentation.
         decompose: ``decompose(builder, inputs, attrs) -> outputs`` writes the same computation in primitives.
+        derivative: writes its gradient, see :data:`DerivativeRule`; without one, that of its decomposition is taken.
     """
 
     name: str
     doc: str
     decompose: Callable[[Builder, Sequence[Value], Attrs], tuple[Value, ...]]
+    derivative: DerivativeRule | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -155,6 +157,14 @@ class Op:
         outputs = ", ".join(repr(value) for value in self.outputs)
         origin = f"  # {self.origin}" if self.origin else ""
         return f"{outputs} = {self.name}({arguments}){attributes}{origin}"
+
+
+# rule(builder, op, inputs, outputs, grads) -> gradients: for an operation from ``inputs`` to ``outputs`` (values of the
+# builder's program; of ``op``, its attributes count), writes the gradient with respect to each input, of that input's
+# type, from those with respect to the outputs. None stands for zero, on either side. What nobody needs is dropped.
+DerivativeRule = Callable[
+    ["Builder", Op, Sequence[Value], Sequence[Value], "Sequence[Value | None]"], "Sequence[Value | None]"
+]
 
 
 @dataclass(frozen=True, eq=False)
