@@ -230,6 +230,12 @@ def _scatter_add_rows(draw):
     return Case("scatter_add_rows", (x, index, rows), {"axis": axis})
 
 
+@st.composite
+def _row_numbers(draw):
+    x = draw(floats(draw(shapes.filter(bool))))
+    return Case("row_numbers", (x,), {"axis": draw(st.integers(0, x.ndim - 1))})
+
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
     **{name: _binary(name) for name in ("add", "sub", "mul", "maximum", "minimum")},
     **{name: _unary(name) for name in ("neg", "abs", "sign", "floor", "exp", "tanh", "sin", "cos", "sigmoid", "erf")},
@@ -259,4 +265,5 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "gather_rows": _gather_rows(),
     "scatter_rows": _scatter_rows(),
     "scatter_add_rows": _scatter_add_rows(),
+    "row_numbers": _row_numbers(),
 }

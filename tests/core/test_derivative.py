@@ -183,7 +183,7 @@ def test_casts():
     np.testing.assert_allclose(evaluate(gradient, {"x": at})["grad:x"], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in PRIMITIVES if n not in ("cast", "compare", "reshape")])
+@pytest.mark.parametrize("name", [n for n in PRIMITIVES if n not in ("cast", "compare", "reshape", "row_numbers")])
 @settings(max_examples=10)
 @given(data=st.data())
 def test_float32_programs_stay_float32(name, data):

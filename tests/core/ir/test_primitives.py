@@ -159,6 +159,7 @@ DEFINITIONS = {
     "gather_rows": lambda x, index, axis: np.moveaxis(_moved(x, axis)[index], 0, axis),
     "scatter_rows": _scatter_rows,
     "scatter_add_rows": _scatter_add_rows,
+    "row_numbers": lambda x, axis: np.array(list(range(x.shape[axis]))),
 }
 
 
@@ -180,7 +181,7 @@ def test_type_and_meaning(name, data):
     np.testing.assert_allclose(result, expected.reshape(result.shape), rtol=1e-14, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", [n for n in PRIMITIVES if n not in ("cast", "compare", "reshape")])
+@pytest.mark.parametrize("name", [n for n in PRIMITIVES if n not in ("cast", "compare", "reshape", "row_numbers")])
 @settings(max_examples=15)
 @given(data=st.data())
 def test_float32_stays_float32(name, data):
@@ -293,6 +294,8 @@ ILLEGAL = [
     ("gather_rows", [(F, (2,)), (F, (2,))], {"axis": 0}),
     ("gather_rows", [(F, (2,)), (I, (2, 2))], {"axis": 0}),
     ("gather_rows", [(F, (2,)), (I, (2,))], {"axis": 1}),
+    ("row_numbers", [(F, (2,))], {"axis": 1}),
+    ("row_numbers", [], {"axis": 0}),
     ("scatter_rows", [(F, (2,)), (I, (2,)), (F, (3,))], {"axis": 0}),
     ("scatter_rows", [(F, (2,)), (I, (2,)), (I, (2,))], {"axis": 0}),
     ("scatter_add_rows", [(F, (2,)), (I, (2,)), (F, (3,))], {"axis": 0}),

@@ -200,6 +200,17 @@ def _scatter_add_rows(op: Op) -> Kernel:
     return scatter
 
 
+def _row_numbers(op: Op) -> Kernel:
+    axis = op.attrs["axis"]
+
+    def row_numbers(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        if out is None:
+            return torch.arange(x.shape[axis], device=x.device)
+        return torch.arange(x.shape[axis], out=out)
+
+    return row_numbers
+
+
 def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
     """Primitives that torch has under the same name, or nearly."""
 
@@ -234,6 +245,7 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "gather_rows": _gather_rows,
     "scatter_rows": _scatter_rows,
     "scatter_add_rows": _scatter_add_rows,
+    "row_numbers": _row_numbers,
 }
 
 INTO = frozenset(KERNELS) - {"conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d"}

@@ -315,6 +315,10 @@ class Builder:
         """Rows of one index add up."""
         return self._one("scatter_add_rows", x, index, rows, axis=axis)
 
+    def row_numbers(self, x: Value, axis: int = 0) -> Value:
+        """0, 1, 2... int64, as many as ``x`` has rows along ``axis``."""
+        return self._one("row_numbers", x, axis=axis)
+
 
 def infer_types(
     spec: Primitive | Composite, types: Sequence[TensorType], attrs: Attrs, dtype: DType

@@ -133,6 +133,13 @@ _ALL = (
         shapes.scatter_add_rows,
         meaning.scatter_add_rows,
     ),
+    Primitive(
+        "row_numbers",
+        "0, 1, 2...: the number of each row of x along `axis`",
+        "index",
+        shapes.row_numbers,
+        lambda xs, attrs: np.arange(xs[0].shape[attrs["axis"]], dtype=np.int64),
+    ),
 )
 
 PRIMITIVES = {primitive.name: primitive for primitive in _ALL}

@@ -327,3 +327,8 @@ def scatter_rows(types: Types, attrs: Attrs) -> TensorType:
 def scatter_add_rows(types: Types, attrs: Attrs) -> TensorType:
     out = scatter_rows(types, attrs)
     return TensorType(_require_number(out.dtype), out.shape)
+
+
+def row_numbers(types: Types, attrs: Attrs) -> TensorType:
+    (x,) = _operands(types, 1)
+    return TensorType(DType.INT64, (x.shape[_axis(attrs["axis"], x.rank)],))
