@@ -10,21 +10,23 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Attrs
 from boundflow_crown.lines import Lines
+from boundflow_crown.relax.curves import above, below, chord_slope, middle, ordered, positive, settled, within
 from boundflow_interval import Interval
 
-__all__ = ["SLOPES", "absolute", "leaky_relu", "relu", "relu_chord"]
+__all__ = ["SLOPES", "absolute", "clip", "leaky_relu", "relu", "relu_chord"]
 
 
 def relu_chord(b: Builder, x: Interval) -> tuple[Value, Value]:
     """Slope and bias of the upper line of max(x, 0): the chord where l < 0 < u, else the function itself.
 
     With l' = min(l, 0) and u' = max(u, 0) the chord's slope u' / (u' - l') is 1 where l >= 0 and 0 where u <= 0; where
-    both are zero the denominator is replaced by 1. Zhang et al., Efficient Neural Network Robustness Certification with
-    General Activation Functions, 2018, table 2.
+    both are zero the denominator is replaced by a tiny number. Halves are divided: if the width overflowed, the slope
+    would be 0 and the line wrong. Where a bound is infinite, one of the two is NaN. Zhang et al., Efficient Neural Network
+    Robustness Certification with General Activation Functions, 2018, table 2.
     """
     low, high = b.minimum(x.lower, 0.0), b.maximum(x.upper, 0.0)
-    width = high - low
-    slope = high / b.where(width > 0.0, width, 1.0)
+    half = high * 0.5
+    slope = half / positive(b, half - low * 0.5)
     return slope, -(slope * low)
 
 
@@ -80,3 +82,26 @@ def absolute(
     inner = relu(b, x, attrs, (), options)
     assert inner.upper_bias is not None
     return Lines(2.0 * inner.lower_slope - 1.0, None, 2.0 * inner.upper_slope - 1.0, 2.0 * inner.upper_bias)
+
+
+def clip(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]) -> Lines:
+    """x limited to [min, max]: the sides over the middle of the convex hull of the graph, so those of least area.
+
+    With the kink at max moved into [l, u] the hull's upper side is the chord from l to the kink and then level; the
+    lower side is level up to the kink at min and then the chord to u. For min = 0, max = inf these are the lines of the relu
+    with the adaptive slope.
+    """
+    x = ordered(b, x)
+    l, u, centre = x.lower, x.upper, middle(x)  # noqa: E741
+
+    def f(v: Value) -> Value:
+        return within(b, v, attrs["min"], attrs["max"])
+
+    low, high = f(l), f(u)
+    first, last = within(b, b.constant(attrs["min"]), l, u), within(b, b.constant(attrs["max"]), l, u)
+    at_first, at_last = f(first), f(last)
+    rising = within(b, chord_slope(b, Interval(l, last), low, at_last), 0.0, 1.0)
+    upper = above(b, b.where(centre >= last, 0.0, rising), ((l, low), (last, at_last), (u, high)))
+    rising = within(b, chord_slope(b, Interval(first, u), at_first, high), 0.0, 1.0)
+    lower = below(b, b.where(centre <= first, 0.0, rising), ((l, low), (first, at_first), (u, high)))
+    return settled(b, lower, upper, Interval(low, high))
