@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from boundflow_core.extension import Domain
 from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_crown.relax import RELAXATIONS
-from boundflow_crown.rules import affine, extremum, layout, product
+from boundflow_crown.rules import affine, extremum, layout, product, softmax
 from boundflow_crown.rules.activation import relaxed
 from boundflow_crown.walk import BackwardRule
 
@@ -39,6 +39,7 @@ RULES: Mapping[str, BackwardRule] = {
     "reduce_max": extremum.reduce_max,
     "reduce_min": extremum.reduce_min,
     "max_pool2d": extremum.max_pool2d,
+    "softmax": softmax.softmax,
     **{name: relaxed(relaxation) for name, relaxation in RELAXATIONS.items()},
 }
 
