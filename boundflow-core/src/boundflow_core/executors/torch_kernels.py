@@ -81,6 +81,10 @@ def _conv2d_input_grad(op: Op) -> Kernel:
     cut = (-left, width + left - full[1], -top, height + top - full[0])
     if cut[::2] == cut[1::2] and max(cut) <= 0:
         return lambda g, w: F.conv_transpose2d(g, w, padding=(top, left), **options)
+    # Widened first: a convolution that reads little but padding has all of a side cut off, and more.
+    wider, narrower = [max(side, 0) for side in cut], [min(side, 0) for side in cut]
+    if any(wider) and any(narrower):
+        return lambda g, w: F.pad(F.pad(F.conv_transpose2d(g, w, **options), wider), narrower)
     return lambda g, w: F.pad(F.conv_transpose2d(g, w, **options), cut)
 
 
