@@ -1,8 +1,9 @@
 """Products. With a constant they are affine; of two values that depend on the input, McCormick's planes are used.
 
-For l1 <= x <= u1 and l2 <= y <= u2: x y >= l2 x + l1 y - l1 l2, from (x - l1)(y - l2) >= 0, and
-x y <= u2 x + l1 y - l1 u2, from (x - l1)(u2 - y) >= 0. McCormick, Computability of global solutions to factorable
-nonconvex programs, 1976.
+For x = c +- r and y = d +- s: x y - (d x + c y - c d) = (x - c)(y - d), which is at least -r s and at most r s. These are
+the means of McCormick's two planes below, from (x - l1)(y - l2) >= 0 and (u1 - x)(u2 - y) >= 0, and of his two above
+(Computability of global solutions to factorable nonconvex programs, 1976). All are as high at the middle; the mean has
+the coefficients of the tangent plane there, which one matrix product puts through.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from boundflow_core.ir.program import Value
 from boundflow_crown.rules.affine import unbroadcast
 from boundflow_crown.walk import BackwardContext, Step
+from boundflow_interval import Interval
 
 __all__ = ["matmul", "mul"]
 
@@ -20,10 +22,9 @@ def mul(ctx: BackwardContext, rows: Value) -> Step:
             return Step({1 - number: unbroadcast(ctx, rows * ctx.constant(number), 1 - number)})
     b, lift = ctx.b, ctx.rows.lift
     x, y = ctx.interval(0), ctx.interval(1)
-    above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
-    on_x = above * lift(y.lower) + below * lift(y.upper)
-    on_y = rows * lift(x.lower)
-    bias = -ctx.rows.sum(on_x * lift(x.lower))
+    (c, r), (d, s) = _centre_radius(x), _centre_radius(y)
+    on_x, on_y = rows * lift(d), rows * lift(c)
+    bias = -ctx.rows.sum(rows * lift(c * d) + b.abs(rows) * lift(r * s))
     return Step({0: unbroadcast(ctx, on_x, 0), 1: unbroadcast(ctx, on_y, 1)}, bias)
 
 
@@ -37,11 +38,16 @@ def matmul(ctx: BackwardContext, rows: Value) -> Step:
         x = ctx.constant(0)
         return Step({1: _fit(ctx, b.matmul(x, rows, transpose_a=True), 1)})
     left, right = ctx.interval(0), ctx.interval(1)
-    above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
-    on_x = b.matmul(above, lift(right.lower), transpose_b=True) + b.matmul(below, lift(right.upper), transpose_b=True)
-    on_y = b.matmul(lift(left.lower), rows, transpose_a=True)
-    bias = -ctx.rows.sum(_fit(ctx, on_x * lift(left.lower), 0))
+    (c, r), (d, s) = _centre_radius(left), _centre_radius(right)
+    on_x = b.matmul(rows, lift(d), transpose_b=True)
+    on_y = b.matmul(lift(c), rows, transpose_a=True)
+    bias = -ctx.rows.sum(rows * lift(b.matmul(c, d)) + b.abs(rows) * lift(b.matmul(r, s)))
     return Step({0: _fit(ctx, on_x, 0), 1: _fit(ctx, on_y, 1)}, bias)
+
+
+def _centre_radius(x: Interval) -> tuple[Value, Value]:
+    half_lower, half_upper = x.lower * 0.5, x.upper * 0.5
+    return half_lower + half_upper, half_upper - half_lower
 
 
 def _fit(ctx: BackwardContext, rows: Value, number: int) -> Value:
