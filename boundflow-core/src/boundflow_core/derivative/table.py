@@ -1,4 +1,10 @@
-"""``RULES``: the derivative of each primitive."""
+"""``RULES``: the derivative of each primitive.
+
+At kinks and jumps, as in torch: of equal operands of ``maximum`` and ``minimum`` each takes half; ``abs`` has slope 0
+at 0; ``sign``, ``floor`` and ``compare`` pass nothing on, and ``where`` nothing to its condition; equal elements of
+``reduce_max`` and ``reduce_min`` share alike; of equal elements in a window of ``max_pool2d`` the first takes all. So
+those of maxima and of ``abs`` are subgradients, those of minima supergradients.
+"""
 
 from __future__ import annotations
 
