@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boundflow_core.arrays import box_arrays, is_torch, like, spec_arrays
+from boundflow_core.arrays import ball_arrays, box_arrays, is_torch, like, spec_arrays
 from boundflow_core.errors import InputError
 from boundflow_core.ir.types import DType
 from boundflow_core.regions import Box, LpBall
@@ -119,3 +119,22 @@ def test_specifications_that_do_not_fit():
 
 def test_numpy_arrays_are_no_tensors():
     assert not is_torch(np.ones(1)) and like(np.ones(1), np.zeros(1)).tolist() == [1]
+
+
+@given(st.lists(numbers, min_size=1, max_size=4), st.floats(0, 1e3), dtypes, st.sampled_from([1, 2]))
+def test_a_cast_ball_contains_the_ball(center, eps, dtype, p):
+    """Each point that is farthest from the center along an axis; moves of the center add up by the triangle inequality."""
+    (cast,), (radius,) = ball_arrays(LpBall(np.array(center), eps, p), dtype, (len(center),))
+    assert cast.dtype == radius.dtype == dtype.numpy
+    moves = [Fraction(float(a)) - Fraction(b) for a, b in zip(cast, center, strict=True)]
+    slack = Fraction(float(radius)) - Fraction(eps)
+    assert slack >= 0 and slack**p >= sum(abs(move) ** p for move in moves)
+    scale = max(eps, *map(abs, center))
+    assert slack <= 8 * float(np.finfo(dtype.numpy).eps) * max(scale, 1e-30)
+
+
+def test_a_ball_of_numbers_that_the_type_holds_stays():
+    center, radius = ball_arrays(LpBall(np.full((2, 3), 0.5), np.array([0.25, 2.0]), 2), DType.FLOAT32, (3,))
+    assert center.tolist() == [[0.5] * 3] * 2 and radius.tolist() == [0.25, 2.0]
+    center, radius = ball_arrays(LpBall(np.full(3, 0.5), 0.25, 1), DType.FLOAT64, (3,))
+    assert center.shape == (1, 3) and radius.tolist() == [0.25]

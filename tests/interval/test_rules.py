@@ -291,7 +291,7 @@ def test_softmax_is_exact(n: int, scale: float, seed: int) -> None:
     corners = np.where(np.array(list(itertools.product((False, True), repeat=n))), upper, lower)
     outputs = evaluate_graph(graph, corners)
     subject = Subject(IBP, {"interval": INTERVAL})
-    low, high = subject.run(subject.program(graph, None), {"lower": lower, "upper": upper})
+    low, high = subject.run(subject.compiled(graph, None), {"lower": lower, "upper": upper})
     np.testing.assert_allclose(low[0], outputs.min(axis=0), rtol=1e-10, atol=1e-300)
     np.testing.assert_allclose(high[0], outputs.max(axis=0), rtol=1e-10, atol=1e-300)
 

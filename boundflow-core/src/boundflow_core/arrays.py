@@ -13,7 +13,7 @@ from boundflow_core.ir.types import DType, Shape, format_shape
 from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.specs import LinearSpec
 
-__all__ = ["box_arrays", "concatenate", "device_of", "is_torch", "like", "nonzero", "spec_arrays"]
+__all__ = ["ball_arrays", "box_arrays", "concatenate", "device_of", "is_torch", "like", "nonzero", "spec_arrays"]
 
 
 def is_torch(array: Any) -> bool:
@@ -68,6 +68,37 @@ def box_arrays(region: Region, dtype: DType, shape: Shape) -> tuple[Any, Any]:
     else:
         raise InputError(f"a region is a Box or an LpBall, not {type(region).__name__}")
     return _cast(lower, dtype, -np.inf), _cast(upper, dtype, np.inf)
+
+
+def ball_arrays(ball: LpBall, dtype: DType, shape: Shape) -> tuple[Any, Any]:
+    """Center [B, *shape] and radius [B], in ``dtype`` numbers, of a ball around ``ball``, whose p is 1 or 2.
+
+    A cast moves the center: the radius grows by the p-norm of that move and is rounded up, so no point is lost.
+
+    Raises:
+        InputError: the ball is not made for inputs of ``shape``.
+    """
+    center = _batched(ball.center, shape, "the region's center")
+    with np.errstate(over="ignore"):
+        cast = _plain_cast(center, dtype)
+    wide = _wide(center)
+    radius = _radius(ball.eps, wide).reshape(-1)
+    move = _wide(cast) - wide
+    norm = _norm_above((move.detach() if is_torch(move) else move).reshape(len(move), -1), ball.p)
+    return cast, _cast(_outward_sum(radius, norm, np.inf), dtype, np.inf)
+
+
+def _norm_above(x: Any, p: float) -> Any:
+    """A number [B] not below the p-norm, p = 1 or 2, of each row of ``x`` [B, n], and 0 where the row is."""
+    size = abs(x)
+    if p == 2:  # by the largest, so that no square overflows or vanishes
+        largest = size.max(1).values if is_torch(x) else size.max(1)
+        scale = largest + (largest == 0)
+        norm = ((size / scale[:, None]) ** 2).sum(1) ** 0.5 * scale
+    else:
+        norm = size.sum(1)
+    # A sum of n terms loses at most n units in the last place, the rest of the formula less than 8.
+    return norm * (1 + (x.shape[1] + 8) * float(np.finfo(np.float64).eps))
 
 
 def spec_arrays(spec: LinearSpec, outputs: int, batch: int, dtype: DType) -> tuple[Any, Any]:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from boundflow_core.arrays import box_arrays, like, spec_arrays
+from boundflow_core.arrays import ball_arrays, box_arrays, like, spec_arrays
 from boundflow_core.cache import BoundCache
 from boundflow_core.errors import InputError, OptionError
 from boundflow_core.extension import Executor, Method
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType, size
 from boundflow_core.plugins import Registry
-from boundflow_core.regions import Box, Region
+from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.runner import Planning, RunStats
 from boundflow_core.specs import LinearSpec
 from boundflow_core.workshop import Progress, Recipe, check_options, make_workshop, recipe_of
@@ -88,9 +88,9 @@ class CompiledBounds:
             reuse=options.reuse,
             one_task=options.one_task,
         )
-        self._recipes: dict[str | None, Recipe] = {}
+        self._recipes: dict[tuple[str | None, float | None], Recipe] = {}
         kind = "per region" if options.spec_rows else None
-        self.plan = self._recipe(kind).main.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
+        self.plan = self._recipe(kind, None).main.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
 
     @property
     def executor(self) -> str:
@@ -122,13 +122,16 @@ class CompiledBounds:
         batch = int(lower.shape[0])
         self._check_sizes(batch, spec)
         inputs = {"lower": lower, "upper": upper}
-        kind = None
+        kind = ball = None
+        if isinstance(region, LpBall) and region.p != float("inf"):
+            ball = region.p
+            inputs["center"], inputs["radius"] = ball_arrays(region, self.options.dtype, self.graph.input_type.shape)
         if spec is not None:
             outputs = size(self.graph.output_type.shape)
             assert isinstance(outputs, int)
             inputs["C"], inputs["offset"] = spec_arrays(spec, outputs, batch, self.options.dtype)
             kind = "per region" if inputs["C"].shape[0] == batch else "shared"
-        recipe = self._recipe(kind)
+        recipe = self._recipe(kind, ball)
         for name, pair in (intermediate or {}).items():
             inputs.update(self._intermediate(recipe, name, pair, batch))
         results = recipe.run(inputs, progress)
@@ -152,9 +155,14 @@ class CompiledBounds:
             raise InputError(f"bounds of {name!r} are given for {lower.shape[0]} regions, but the regions are {batch}")
         return {f"lower:{name}": lower, f"upper:{name}": upper}
 
-    def _recipe(self, kind: str | None) -> Recipe:
-        """The method's recipe, with no specification (None) or one that is "shared" or "per region"."""
-        if kind not in self._recipes:
+    def _recipe(self, kind: str | None, ball: float | None) -> Recipe:
+        """The method's recipe.
+
+        Args:
+            kind: no specification (None), or one that is "shared" or "per region".
+            ball: the norm of regions that are balls, 1 or 2; None: boxes.
+        """
+        if (kind, ball) not in self._recipes:
             started, before = time.perf_counter(), self.stats.compile_seconds
             workshop = make_workshop(
                 self.graph,
@@ -163,12 +171,13 @@ class CompiledBounds:
                 dtype=self.options.dtype,
                 spec=kind,
                 options=self._method_options,
+                ball=ball,
                 planning=self._planning,
                 stats=self.stats,
             )
-            self._recipes[kind] = recipe_of(self.method, workshop)
+            self._recipes[kind, ball] = recipe_of(self.method, workshop)
             self.stats.compile_seconds = before + time.perf_counter() - started
-        return self._recipes[kind]
+        return self._recipes[kind, ball]
 
     def _check_sizes(self, batch: int, spec: LinearSpec | None) -> None:
         options = self.options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import Node, PrimalGraph
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from boundflow_core.workshop import Recipe, Workshop
 
 __all__ = [
+    "BallValues",
     "Command",
     "Domain",
     "Executor",
@@ -30,6 +31,7 @@ __all__ = [
     "OpRule",
     "Pass",
     "PropertyReader",
+    "RegionValues",
     "Rule",
     "RuleContext",
     "SpecRows",
@@ -103,6 +105,23 @@ class SpecRows:
 
 
 @dataclass(frozen=True)
+class BallValues:
+    """Balls ``||x - center||_p <= radius`` in a program: ``center`` [B, *input], ``radius`` [B]; p is 1 or 2."""
+
+    center: Value
+    radius: Value
+    p: float
+
+
+class RegionValues(NamedTuple):
+    """Regions in a program: the box [B, *input], for a ball the smallest around it, and the ball of norm 1 or 2."""
+
+    lower: Value
+    upper: Value
+    ball: BallValues | None = None
+
+
+@dataclass(frozen=True)
 class MethodContext:
     """What a method writes its program from.
 
@@ -110,7 +129,7 @@ class MethodContext:
         b: writes the program.
         graph: the network, every operator of which has a rule in each domain that the method names.
         rules: rule per domain and operator.
-        lower, upper: the region as a box, [B, *input].
+        region: the regions; who knows boxes alone takes ``lower`` and ``upper``, [B, *input].
         spec: specification rows; None asks for the outputs themselves.
         options: the method's options, checked.
     """
@@ -118,10 +137,17 @@ class MethodContext:
     b: Builder
     graph: PrimalGraph
     rules: Mapping[str, Mapping[str, Rule]]
-    lower: Value
-    upper: Value
+    region: RegionValues
     spec: SpecRows | None
     options: Mapping[str, Any]
+
+    @property
+    def lower(self) -> Value:
+        return self.region.lower
+
+    @property
+    def upper(self) -> Value:
+        return self.region.upper
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from boundflow_core.errors import OptionError
-from boundflow_core.extension import Domain, Method, MethodContext, Rule, SpecRows, operators_of
+from boundflow_core.extension import (
+    BallValues,
+    Domain,
+    Method,
+    MethodContext,
+    RegionValues,
+    Rule,
+    SpecRows,
+    operators_of,
+)
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Value
@@ -46,8 +55,8 @@ class Recipe:
 
     Attributes:
         main: the program that gives the results; its plan is the one that is shown.
-        run: ``run(inputs, progress) -> outputs``: arrays ``lower``, ``upper`` [B, *input] and, with a specification, ``C``
-            and ``offset`` in; ``lower`` and ``upper`` out, and under ``lower:NAME`` and ``upper:NAME`` bounds of values
+        run: ``run(inputs, progress) -> outputs``: arrays ``lower``, ``upper`` [B, *input], for balls of the norm 1 or 2
+            ``center`` and ``radius``, and with a specification ``C`` and ``offset`` in; ``lower`` and ``upper`` out, and under ``lower:NAME`` and ``upper:NAME`` bounds of values
             inside of the network that the method found on its way.
         takes: names of values whose bounds ``lower:NAME`` and ``upper:NAME`` may be handed in.
     """
@@ -67,6 +76,7 @@ class Workshop:
         dtype: element type of the programs.
         spec: form of the specification: None, "shared" or "per region".
         options: the method's options, checked.
+        ball: where regions are balls of the norm 1 or 2, which; None: boxes.
         planning: how programs are planned and run; None where they are only written.
     """
 
@@ -75,13 +85,18 @@ class Workshop:
     dtype: DType
     spec: str | None
     options: Mapping[str, Any]
+    ball: float | None = None
     planning: Planning | None = None
     stats: RunStats = field(default_factory=RunStats)
 
-    def region(self, b: Builder) -> tuple[Value, Value]:
-        """The region's corners as inputs ``lower`` and ``upper`` [B, *input]."""
+    def region(self, b: Builder) -> RegionValues:
+        """The regions as inputs ``lower`` and ``upper`` [B, *input], and of balls ``center`` and ``radius`` [B]."""
         shape = (REGIONS, *self.graph.input_type.shape)
-        return b.input("lower", shape, group="region"), b.input("upper", shape, group="region")
+        lower, upper = b.input("lower", shape, group="region"), b.input("upper", shape, group="region")
+        if self.ball is None:
+            return RegionValues(lower, upper)
+        center, radius = b.input("center", shape, group="region"), b.input("radius", (REGIONS,), group="region")
+        return RegionValues(lower, upper, BallValues(center, radius, self.ball))
 
     def spec_rows(self, b: Builder) -> SpecRows | None:
         """The specification as inputs ``C`` [1 or B, S, n] and ``offset`` [1 or B, S]; None without one."""
@@ -95,8 +110,7 @@ class Workshop:
 
     def context(self, b: Builder) -> MethodContext:
         """The inputs of a program that takes region and specification."""
-        lower, upper = self.region(b)
-        return MethodContext(b, self.graph, self.rules, lower, upper, self.spec_rows(b), self.options)
+        return MethodContext(b, self.graph, self.rules, self.region(b), self.spec_rows(b), self.options)
 
     def write(self, name: str, write: Callable[[Builder], Mapping[str, Value]]) -> BoundProgram:
         """The program that ``write(builder) -> outputs`` writes."""
@@ -132,6 +146,7 @@ def make_workshop(
     dtype: DType,
     spec: str | None,
     options: Mapping[str, Any],
+    ball: float | None = None,
     planning: Planning | None = None,
     stats: RunStats | None = None,
 ) -> Workshop:
@@ -144,7 +159,7 @@ def make_workshop(
     names = " and ".join(repr(domain.name) for domain in used)
     legal = legalize(graph, operators_of(used), f"domain {names}")
     rules = {domain.name: domain.rules for domain in used}
-    return Workshop(legal, rules, dtype, spec, options, planning, stats or RunStats())
+    return Workshop(legal, rules, dtype, spec, options, ball, planning, stats or RunStats())
 
 
 def emit_bounds(workshop: Workshop, method: Method, b: Builder) -> dict[str, Value]:
@@ -176,11 +191,12 @@ def write_program(
     dtype: DType,
     spec: str | None,
     options: Mapping[str, Any],
+    ball: float | None = None,
 ) -> BoundProgram:
     """The program of a method of one program, with inputs and outputs as :class:`Recipe` says; nothing is planned.
 
     Raises:
         UnsupportedOpError: an operator of the network has no rule in one of the domains.
     """
-    workshop = make_workshop(graph, method, domains, dtype=dtype, spec=spec, options=options)
+    workshop = make_workshop(graph, method, domains, dtype=dtype, spec=spec, options=options, ball=ball)
     return workshop.write(method.name, lambda b: emit_bounds(workshop, method, b))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Composite, Value
 from boundflow_core.ir.types import Attrs
+from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 
-__all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE"]
+__all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE"]
 
 
 def _sum(b: Builder, x: Value, kept: int) -> Value:
@@ -35,6 +38,16 @@ def _concretize_box(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[
     return (_sum(b, rows * centre - b.abs(rows) * radius, attrs["front"]),)
 
 
+def _concretize_ball(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
+    rows, centre, radius = inputs
+    kept = attrs["front"]
+    if attrs["p"] == 1:
+        norm = b.reduce_max(b.abs(rows), tuple(range(kept, rows.rank))) if rows.rank > kept else b.abs(rows)
+    else:  # away from zero the root can be differentiated, and the bound is lower by nothing that a float shows
+        norm = b.sqrt(b.maximum(_sum(b, rows * rows, kept), float(np.finfo(b.dtype.numpy).tiny)))
+    return (_sum(b, rows * centre, kept) - norm * radius,)
+
+
 BACKSUBSTITUTE = Composite(
     "backsubstitute",
     "rows A [*front, *s] through lines: (A+ lower_slope + A- upper_slope, sum A+ lower_bias + A- upper_bias)",
@@ -50,5 +63,10 @@ CONCRETIZE_BOX = Composite(
     "least value of rows A [*front, *s] over a box: sum A centre - |A| radius",
     _concretize_box,
 )
+CONCRETIZE_BALL = Composite(
+    "concretize_ball",
+    "least value of rows A [*front, *s] over balls of norm p: sum A centre - radius ||A||, by the dual norm (Hölder)",
+    _concretize_ball,
+)
 
-COMPOSITES = (BACKSUBSTITUTE, RELU_BACKSUBSTITUTE, CONCRETIZE_BOX)
+COMPOSITES = (BACKSUBSTITUTE, RELU_BACKSUBSTITUTE, CONCRETIZE_BOX, CONCRETIZE_BALL, GATHER_WINDOWS, SCATTER_WINDOWS)

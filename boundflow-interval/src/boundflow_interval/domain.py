@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from boundflow_core.extension import Domain, Rule
 from boundflow_interval.rules.affine import conv2d, conv_transpose2d, linear
-from boundflow_interval.rules.arithmetic import matmul, monotone, mul
+from boundflow_interval.rules.arithmetic import matmul, monotone, moving, mul
 from boundflow_interval.rules.functions import (
     absolute,
     cos,
@@ -36,8 +36,8 @@ RULES: Mapping[str, Rule] = {
     "minimum": monotone,
     "where": monotone,
     # layout
-    "reshape": monotone,
-    "permute": monotone,
+    "reshape": moving,
+    "permute": moving,
     "expand": monotone,
     "slice": monotone,
     "pad": monotone,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from boundflow_core.extension import BallValues
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
 
@@ -17,10 +18,15 @@ class Interval:
 
     A bound that is not finite claims nothing. NaN in both says that the region leaves the domain of some function, such
     as that of the logarithm; every rule hands NaN on.
+
+    Attributes:
+        ball: balls that the tensors lie in: those of the region, as long as elements were moved at most. Rules may
+            ignore them.
     """
 
     lower: Value
     upper: Value
+    ball: BallValues | None = None
 
 
 # What a rule is handed: an interval, or the value of a constant, which has no batch axis.

@@ -13,7 +13,7 @@ __all__ = ["IBP"]
 
 def emit(ctx: MethodContext) -> tuple[Value, Value]:
     """Bounds of the outputs, or of specification rows folded into the last affine operators."""
-    region = Interval(ctx.lower, ctx.upper)
+    region = Interval(*ctx.region)
     states: dict[str, Interval] = forward_states(ctx.b, ctx.graph, ctx.rules["interval"], region, domain="interval")
     if ctx.spec is None:
         output = states[ctx.graph.output]

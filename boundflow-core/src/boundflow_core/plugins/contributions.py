@@ -151,7 +151,8 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
             ),
         ),
         "rule": ("a function", callable),
-        "emit": ("a function", callable),
+        "emit": ("a function", lambda v: v is None or callable(v)),  # a method has this or a recipe
+        "recipe": ("a function", lambda v: v is None or callable(v)),
         "accepts": ("a function", callable),
         "load": ("a function", callable),
         "read": ("a function", callable),

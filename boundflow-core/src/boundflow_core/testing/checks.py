@@ -47,10 +47,10 @@ def check_case(case: OpCase, subject: Subject, expect: Expectations = Expectatio
     Raises:
         AssertionError: says what does not hold, where, and how to build the case.
     """
-    program = subject.program(case.graph, None)
+    compiled = subject.compiled(case.graph, None)
 
     def bounds(lower: Array, upper: Array) -> Bounds:
-        return subject.run(program, {"lower": lower, "upper": upper})
+        return subject.run(compiled, {"lower": lower, "upper": upper})
 
     box = bounds(case.lower, case.upper)
     points = sample(case)
@@ -82,7 +82,7 @@ def check_case(case: OpCase, subject: Subject, expect: Expectations = Expectatio
 
     shared = case.rows.shape[0] == 1
     rows = {"lower": case.lower, "upper": case.upper, "C": case.rows, "offset": case.offset}
-    on_rows = subject.run(subject.program(case.graph, "shared" if shared else "per region"), rows)
+    on_rows = subject.run(subject.compiled(case.graph, "shared" if shared else "per region"), rows)
     if np.isfinite(outputs).all():
         widened = _Check(case, subject, tolerance * max(1.0, float(np.abs(case.rows).sum(axis=2).max())))
         widened.order(on_rows, "bounds of specification rows")

@@ -9,12 +9,15 @@ from boundflow_core.ir.program import Composite, Value
 from boundflow_core.ir.types import Attrs, Dim, divide, size
 from boundflow_interval.composites import INTERVAL_CONV2D, INTERVAL_CONV2D_INPUT_GRAD, INTERVAL_MATMUL
 from boundflow_interval.interval import Interval
+from boundflow_interval.rules.balls import conv2d_of_ball, linear_of_ball
 
 __all__ = ["conv2d", "conv_transpose2d", "linear", "matmul_left", "matmul_right"]
 
 
 def linear(ctx: RuleContext, x: Interval, weight: Value, bias: Value | None = None) -> Interval:
     """``x weight^T + bias`` on the last axis; the axes before it are rows of one matrix product."""
+    if x.ball is not None:
+        return linear_of_ball(ctx, x.ball, weight, bias)
     b, shape = ctx.b, x.lower.shape
     rows = (divide(size(shape), shape[-1]), shape[-1])
     operands = [b.reshape(x.lower, rows), b.reshape(x.upper, rows), weight, *([bias] if bias is not None else [])]
@@ -46,6 +49,8 @@ def _on_images(
 
 def conv2d(ctx: RuleContext, x: Interval, weight: Value, bias: Value | None = None) -> Interval:
     """Convolution of [..., C, H, W]."""
+    if x.ball is not None:
+        return conv2d_of_ball(ctx, x.ball, weight, bias)
     return _on_images(ctx.b, INTERVAL_CONV2D, x, weight, bias, ctx.attrs)
 
 

@@ -15,8 +15,9 @@ from boundflow_interval.interval import (
     smallest_magnitude,
 )
 from boundflow_interval.rules.affine import matmul_left, matmul_right
+from boundflow_interval.rules.balls import moved
 
-__all__ = ["matmul", "monotone", "mul", "square"]
+__all__ = ["matmul", "monotone", "moving", "mul", "square"]
 
 # A matrix product of two intervals is bounded product by product, the tightest there is, while the products of one
 # region number no more than this (half a megabyte in float64); above that by matrix products.
@@ -33,6 +34,11 @@ def monotone(ctx: RuleContext, *operands: Operand) -> Interval:
     lower = emit(ctx.b, attrs, 1, *(ends(operand)[0] for operand in operands))
     upper = emit(ctx.b, attrs, 1, *(ends(operand)[1] for operand in operands))
     return Interval(lower, upper)
+
+
+def moving(ctx: RuleContext, x: Interval) -> Interval:
+    """An operator that gives every element of ``x`` once, in another place."""
+    return moved(ctx, x, monotone(ctx, x))
 
 
 def square(b: Builder, x: Interval) -> Interval:
