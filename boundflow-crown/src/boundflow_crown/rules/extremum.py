@@ -61,7 +61,8 @@ def planes_of_maximum(b: Builder, x: Interval, axes: Sequence[int]) -> Planes:
     # Halves, as widths may overflow. Where rest > own, top >= rest > own. Several at the top leave each other no share.
     share = b.where(single, (top * 0.5 - rest * 0.5) / positive(b, top * 0.5 - own * 0.5), 0.0)
     share = b.where(alone, 1.0, share)
-    bias = b.where(alone, top * 0.0, b.where(single, rest - share * rest, top))
+    # The chord passes through (own, rest). From own = -inf it is the constant top.
+    bias = b.where(alone, top * 0.0, b.where(both(b, single, own > -math.inf), rest - share * own, top))
     return Planes(best / count(best), b.where(is_top, share, 0.0), bias)
 
 
