@@ -8,12 +8,15 @@ from typing import Any
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import Value
-from boundflow_crown.composites import CONCRETIZE_BOX
-from boundflow_crown.domain import is_relaxed
+from boundflow_crown.composites import CONCRETIZE_BALL, CONCRETIZE_BOX
+from boundflow_crown.domain import RULES, is_relaxed
+from boundflow_crown.rows import Rows
+from boundflow_crown.rules.windowed import WINDOW_RULES
 from boundflow_crown.walk import BackwardRule, Start, walk_back
+from boundflow_crown.windows import WindowRows
 from boundflow_interval import Interval
 
-__all__ = ["bound_rows"]
+__all__ = ["bound_rows", "least"]
 
 
 def bound_rows(
@@ -26,17 +29,41 @@ def bound_rows(
     options: Mapping[str, Any],
 ) -> tuple[Value, Value]:
     """Lower and upper bounds [*front] of rows over the region."""
-    rows, bias, layout = walk_back(
-        b, graph, rules, lambda node: is_relaxed(graph, node), start, intervals, options, both=True
-    )
-    half_lower, half_upper = region.lower * 0.5, region.upper * 0.5
-    (least,) = b.emit(
-        CONCRETIZE_BOX,
-        rows,
-        layout.lift(half_lower + half_upper),
-        layout.lift(half_upper - half_lower),
-        front=len(layout.front),
-    )
-    least = least + bias if bias is not None else least
-    lower, negated = start.layout.halves(least)
+    lower, negated = start.layout.halves(least(b, graph, rules, region, start, intervals, options))
     return lower, -negated
+
+
+def least(
+    b: Builder,
+    graph: PrimalGraph,
+    rules: Mapping[str, BackwardRule],
+    region: Interval,
+    start: Start,
+    intervals: Mapping[str, Interval],
+    options: Mapping[str, Any],
+    slopes: Mapping[str, Value] | None = None,
+) -> Value:
+    """Lower bounds of rows and of the negated rows over the region, in the layout of mirrored rows.
+
+    Args:
+        slopes: slopes of lower lines, see :class:`boundflow_crown.walk.BackwardContext`.
+    """
+    rows, bias, layout = walk_back(
+        b, graph, rules, lambda node: is_relaxed(graph, node), start, intervals, options, both=True, slopes=slopes,
+        windowed={op: rule for op, rule in WINDOW_RULES.items() if rules.get(op) is RULES[op]},
+    )
+    if region.ball is not None:
+        rows = layout.inside(rows, graph.input_type.shape[-2:])
+    found = layout.merged(_least_of_rows(b, region, rows, layout))
+    return found + bias if bias is not None else found
+
+
+def _least_of_rows(b: Builder, region: Interval, rows: Value, layout: Rows | WindowRows) -> Value:
+    """The least values [*front] of rows over the region."""
+    front, ball = len(layout.front), region.ball
+    if ball is not None:
+        center, radius = layout.lift(ball.center), layout.lift(ball.radius)
+        return b.emit(CONCRETIZE_BALL, rows, center, radius, front=front, p=ball.p)[0]
+    half_lower, half_upper = region.lower * 0.5, region.upper * 0.5
+    center, radius = layout.lift(half_lower + half_upper), layout.lift(half_upper - half_lower)
+    return b.emit(CONCRETIZE_BOX, rows, center, radius, front=front)[0]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boundflow_core.arrays import nonzero
+from boundflow_core.extension import RuleContext
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
 from boundflow_core.ir.primal import PrimalGraph
@@ -25,9 +26,10 @@ from boundflow_crown.domain import relaxed_operands
 from boundflow_crown.output import output_bounds
 from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
+from boundflow_crown.windows import Picks, Window
 from boundflow_interval import Interval
 
-__all__ = ["crown"]
+__all__ = ["Inside", "crown", "forward_from", "inputs_of", "inside", "known_bounds", "rows_program"]
 
 CHOSEN = SymDim.of("R")
 
@@ -55,29 +57,52 @@ class _Layer:
     ragged: ProgramRunner | None
 
 
-def crown(workshop: Workshop) -> Recipe:
-    """The recipe of ``crown`` for one network."""
-    graph = workshop.graph
-    names = relaxed_operands(graph)
-    names = tuple(name for name in names if name != graph.input)
-    layers = [_layer(workshop, name, names) for name in names]
-    main = workshop.runner("crown", lambda b: _output_program(workshop, b, names))
+@dataclass(frozen=True)
+class Inside:
+    """Bounds inside of the network.
 
-    def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:
+    Attributes:
+        names: values that some relaxation needs bounds of, in the order of the network.
+        find: ``find(inputs, progress) -> found``: their bounds ``lower:NAME``, ``upper:NAME``, those among the inputs taken
+            as they are.
+    """
+
+    names: tuple[str, ...]
+    find: Callable[[Mapping[str, Any], Progress | None], dict[str, Any]]
+
+
+def inside(workshop: Workshop) -> Inside:
+    """The programs that bound what relaxations need, value by value."""
+    graph = workshop.graph
+    names = tuple(name for name in relaxed_operands(graph) if name != graph.input)
+    layers = [_layer(workshop, name, names) for name in names]
+
+    def find(inputs: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
         given = dict(inputs)
-        for number, layer in enumerate(layers):
+        for number, layer in enumerate(layers, 1):
             if f"lower:{layer.name}" not in given:
                 lower, upper = _bounds_of(layer, given, intersect=workshop.options["intersect"])
                 given[f"lower:{layer.name}"], given[f"upper:{layer.name}"] = lower, upper
             if progress is not None:
-                progress(number + 1, len(layers) + 1)
-        results = main({value.name: given[value.name] for value in main.plan.program.inputs})
+                progress(number, len(layers) + 1)
+        return {name: array for name, array in given.items() if ":" in name}
+
+    return Inside(names, find)
+
+
+def crown(workshop: Workshop) -> Recipe:
+    """The recipe of ``crown`` for one network."""
+    values = inside(workshop)
+    main = workshop.runner("crown", lambda b: _output_program(workshop, b, values.names))
+
+    def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:
+        found = values.find(inputs, progress)
+        results = main(inputs_of(main, {**inputs, **found}))
         if progress is not None:
-            progress(len(layers) + 1, len(layers) + 1)
-        found = {name: array for name, array in given.items() if ":" in name}
+            progress(len(values.names) + 1, len(values.names) + 1)
         return {**found, **results}
 
-    return Recipe(main, run, takes=names)
+    return Recipe(main, run, takes=values.names)
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------
@@ -87,7 +112,7 @@ def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> _Layer:
     graph = workshop.graph
     known = tuple(other for other in names if other != name and other in _ancestors(graph, name))
     users = [node.op for node in graph.users(name)]
-    refined = bool(known)
+    refined = bool(known) or workshop.ball is not None  # whatever lies between ball and value, the walk knows the ball
     return _Layer(
         name=name,
         shape=graph.type_of(name).shape,
@@ -100,20 +125,28 @@ def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> _Layer:
 
 
 def _rows_runner(workshop: Workshop, name: str, known: tuple[str, ...], *, ragged: bool) -> ProgramRunner:
-    def write(b: Builder) -> Mapping[str, Value]:
-        region, states = _known(workshop, b, known)
-        neuron = b.input("neuron", (CHOSEN,), DType.INT64, group="choice")
-        if ragged:
-            layout = Rows(b, (CHOSEN,), b.input("row_region", (CHOSEN,), DType.INT64, group="choice"))
-        else:
-            layout = Rows(b, (REGIONS, CHOSEN))
-        start = _neuron_start(b, workshop.graph, name, neuron, layout)
-        lower, upper = bound_rows(
-            b, workshop.graph, workshop.rules["linear"], region, start, states, workshop.options
-        )
-        return {"lower": lower, "upper": upper}
+    return workshop.runner(
+        f"rows:{name}", lambda b: rows_program(workshop, b, name, known, ragged=ragged), cuts=("R",)
+    )
 
-    return workshop.runner(f"rows:{name}", write, cuts=("R",))
+
+def rows_program(
+    workshop: Workshop, b: Builder, name: str, known: tuple[str, ...], *, ragged: bool
+) -> Mapping[str, Value]:
+    """Bounds ``lower`` and ``upper`` of chosen neurons of the value ``name``, from bounds of the values ``known``.
+
+    Inputs beside these and the region: ``neuron`` [R], numbers in the flattened value. If ``ragged``, each neuron is that of
+    the region ``row_region`` [R], and the bounds are [R]; else of every region, and they are [B, R].
+    """
+    region, states = known_bounds(workshop, b, known)
+    neuron = b.input("neuron", (CHOSEN,), DType.INT64, group="choice")
+    if ragged:
+        layout = Rows(b, (CHOSEN,), b.input("row_region", (CHOSEN,), DType.INT64, group="choice"))
+    else:
+        layout = Rows(b, (REGIONS, CHOSEN))
+    start = _neuron_start(b, workshop.graph, name, neuron, layout)
+    lower, upper = bound_rows(b, workshop.graph, workshop.rules["linear"], region, start, states, workshop.options)
+    return {"lower": lower, "upper": upper}
 
 
 def _neuron_start(b: Builder, graph: PrimalGraph, name: str, neuron: Value, layout: Rows) -> Start:
@@ -129,6 +162,8 @@ def _neuron_start(b: Builder, graph: PrimalGraph, name: str, neuron: Value, layo
                 bias = _spread(b, b.gather_rows(b.constant(graph.constants[node.inputs[2]]), neuron), front)
             return Start(node.inputs[0], rows, bias, layout)
     shape = concrete_shape(graph.type_of(name).shape, {})
+    if len(shape) == 3:
+        return Start(name, Window.start(Picks(b, neuron, shape)), None, layout)
     count = size(shape)
     assert isinstance(count, int)
     places = b.constant(frozen(_arange(count)))
@@ -148,7 +183,7 @@ def _spread(b: Builder, rows: Value, front: tuple[Any, ...]) -> Value:
     return rows if len(front) == 1 else b.broadcast(rows, (*front, *rows.shape[1:]))
 
 
-def _known(workshop: Workshop, b: Builder, known: tuple[str, ...]) -> tuple[Interval, dict[str, Interval]]:
+def known_bounds(workshop: Workshop, b: Builder, known: tuple[str, ...]) -> tuple[Interval, dict[str, Interval]]:
     """The region, and bounds of the values ``known`` as inputs."""
     region = Interval(*workshop.region(b))
     states = {workshop.graph.input: region}
@@ -162,15 +197,13 @@ def _known(workshop: Workshop, b: Builder, known: tuple[str, ...]) -> tuple[Inte
 
 
 def _interval_program(workshop: Workshop, b: Builder, name: str, known: tuple[str, ...]) -> Mapping[str, Value]:
-    _, states = _known(workshop, b, known)
+    _, states = known_bounds(workshop, b, known)
     found = forward_from(workshop, b, states)[name]
     return {"lower": found.lower, "upper": found.upper}
 
 
 def forward_from(workshop: Workshop, b: Builder, known: Mapping[str, Interval]) -> dict[str, Interval]:
     """Interval bounds of every value, those of ``known`` taken as they are."""
-    from boundflow_core.extension import RuleContext
-
     graph, rules = workshop.graph, workshop.rules["interval"]
     states: dict[str, Any] = dict(known)
     for node in graph.nodes:
@@ -185,7 +218,7 @@ def forward_from(workshop: Workshop, b: Builder, known: Mapping[str, Interval]) 
 
 
 def _output_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:
-    region, known = _known(workshop, b, names)
+    region, known = known_bounds(workshop, b, names)
     states = forward_from(workshop, b, known) if workshop.options["intersect"] else known
     return output_bounds(workshop, b, region, states)
 
@@ -206,7 +239,7 @@ def _ancestors(graph: PrimalGraph, name: str) -> set[str]:
 
 def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool) -> tuple[Any, Any]:
     """Bounds of the layer's value: by intervals, then backward for the neurons that a relaxation would loosen."""
-    base = _inputs(layer.intervals, given)
+    base = inputs_of(layer.intervals, given)
     found = layer.intervals(base)
     lower, upper = found["lower"], found["upper"]
     if layer.shared is None or layer.ragged is None:
@@ -218,17 +251,18 @@ def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool) -> t
     if len(neuron) == 0:
         return lower, upper
     if batch == 1:
-        refined = layer.shared({**_inputs(layer.shared, given), "neuron": neuron})
+        refined = layer.shared({**inputs_of(layer.shared, given), "neuron": neuron})
         low, high = refined["lower"][0], refined["upper"][0]
     else:
-        refined = layer.ragged({**_inputs(layer.ragged, given), "neuron": neuron, "row_region": region})
+        refined = layer.ragged({**inputs_of(layer.ragged, given), "neuron": neuron, "row_region": region})
         low, high = refined["lower"], refined["upper"]
     if intersect:
         old_low, old_high = flat_lower[region, neuron], flat_upper[region, neuron]
         # Comparisons with NaN are false, so that an undefined bound never replaces a defined one.
         low, high = _choose(low > old_low, low, old_low), _choose(high < old_high, high, old_high)
-    flat_lower[region, neuron] = low
-    flat_upper[region, neuron] = high
+    crossed = low > high  # by rounding, where they meet
+    flat_lower[region, neuron] = _choose(crossed, high, low)
+    flat_upper[region, neuron] = _choose(crossed, low, high)
     return lower, upper
 
 
@@ -242,8 +276,7 @@ def _choose(condition: Any, one: Any, other: Any) -> Any:
     return np.where(condition, one, other)
 
 
-def _inputs(runner: ProgramRunner, given: Mapping[str, Any]) -> dict[str, Any]:
+def inputs_of(runner: ProgramRunner, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``given`` that the program takes."""
     return {value.name: given[value.name] for value in runner.plan.program.inputs if value.name in given}
 
-
-Writer = Callable[[Builder], Mapping[str, Value]]

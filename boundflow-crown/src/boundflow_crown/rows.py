@@ -62,6 +62,14 @@ class Rows:
 
         return part(0, count), part(count, 2 * count)
 
+    def merged(self, x: Value) -> Value:
+        """``x`` [*front, ...] as it is; windows have more axes in front, see :mod:`.windows`."""
+        return x
+
+    def inside(self, x: Value, extent: Shape) -> Value:
+        """``x`` as it is; of windows, what lies inside of a map of ``extent``."""
+        return x
+
     def flat(self, x: Value, sample: Shape) -> Value:
         """``x`` [*front, *sample] with the front axes merged into one."""
         return x if len(self.front) == 1 else self.b.reshape(x, (self.front[0] * self.front[1], *sample))
