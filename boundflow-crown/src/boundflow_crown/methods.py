@@ -9,11 +9,12 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
 from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Recipe, Workshop
+from boundflow_crown.alpha import ALPHA_OPTIONS, alpha_crown
 from boundflow_crown.output import output_bounds
 from boundflow_crown.recipe import crown
 from boundflow_interval import Interval
 
-__all__ = ["CROWN", "CROWN_IBP"]
+__all__ = ["ALPHA_CROWN", "CROWN", "CROWN_IBP"]
 
 
 def crown_ibp(workshop: Workshop) -> Recipe:
@@ -47,4 +48,12 @@ CROWN = Method(
     recipe=crown,
     options=OPTIONS,
     rank=20,
+)
+ALPHA_CROWN = Method(
+    "alpha-crown",
+    "crown with the lower slopes of undecided neurons optimised",
+    domains=("interval", "linear"),
+    recipe=alpha_crown,
+    options={**OPTIONS, **ALPHA_OPTIONS},
+    rank=30,
 )

@@ -17,7 +17,7 @@ from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
 from boundflow_interval import Interval, apply_rows, fold_rows
 
-__all__ = ["output_bounds"]
+__all__ = ["intersected", "output_bounds", "output_start"]
 
 
 def output_bounds(
@@ -30,20 +30,34 @@ def output_bounds(
     """
     graph, batch = workshop.graph, region.lower.shape[0]
     spec = workshop.spec_rows(b)
-    start = _start(b, graph, spec, batch)
+    start = output_start(b, graph, spec, batch)
     lower, upper = bound_rows(b, graph, workshop.rules["linear"], region, start, states, workshop.options)
+    return intersected(workshop, b, spec, states, lower, upper)
+
+
+def intersected(
+    workshop: Workshop,
+    b: Builder,
+    spec: SpecRows | None,
+    states: Mapping[str, Interval],
+    lower: Value,
+    upper: Value,
+) -> dict[str, Value]:
+    """Bounds [B, S] of the output's rows as results: NaN made infinite, intersected with intervals if so asked."""
+    graph, batch = workshop.graph, lower.shape[0]
     lower, upper = no_nan(b, lower, -np.inf), no_nan(b, upper, np.inf)
     if workshop.options["intersect"]:
         low, high = _interval_bounds(b, graph, spec, states)
         lower = b.maximum(lower, no_nan(b, low, -np.inf))
         upper = b.minimum(upper, no_nan(b, high, np.inf))
+    lower, upper = b.minimum(lower, upper), b.maximum(lower, upper)  # rounding may cross bounds that meet
     if spec is None:
         shape = (batch, *graph.output_type.shape)
         lower, upper = b.reshape(lower, shape), b.reshape(upper, shape)
     return {"lower": lower, "upper": upper}
 
 
-def _start(b: Builder, graph: PrimalGraph, spec: SpecRows | None, batch: Dim) -> Start:
+def output_start(b: Builder, graph: PrimalGraph, spec: SpecRows | None, batch: Dim) -> Start:
     """The walk's start at the output: specification rows, or one row per output."""
     shape = concrete_shape(graph.output_type.shape, {})
     if spec is None:

@@ -18,9 +18,9 @@ def boundflow_register_domains() -> list[Domain]:
 
 @hookimpl
 def boundflow_register_methods() -> list[Method]:
-    from boundflow_crown.methods import CROWN, CROWN_IBP
+    from boundflow_crown.methods import ALPHA_CROWN, CROWN, CROWN_IBP
 
-    return [CROWN_IBP, CROWN]
+    return [CROWN_IBP, CROWN, ALPHA_CROWN]
 
 
 @hookimpl

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.ir.types import DType
 
-__all__ = ["OpRewrite", "decompose", "rewrite"]
+__all__ = ["OpRewrite", "decompose", "inline", "rewrite"]
 
 OpRewrite = Callable[[Builder, Op, Sequence[Value]], "Sequence[Value] | None"]
 
@@ -39,6 +39,18 @@ def rewrite(program: BoundProgram, rule: OpRewrite) -> BoundProgram:
                 outputs = b.emit(op.spec, *inputs, **op.attrs)
         values.update(zip(op.outputs, outputs, strict=True))
     return b.finish({name: values[value] for name, value in program.outputs.items()})
+
+
+def inline(b: Builder, program: BoundProgram, inputs: Mapping[str, Value]) -> dict[str, Value]:
+    """Writes ``program`` into ``b`` on these inputs, by name; gives its results by name."""
+    values = {value: inputs[value.name] for value in program.inputs}
+    for value, constant in program.constants.items():
+        values[value] = b.read_constant(constant, value)
+    for op in program.ops:
+        with b.origin(op.origin):
+            outputs = b.emit(op.spec, *(values[value] for value in op.inputs), **op.attrs)
+        values.update(zip(op.outputs, outputs, strict=True))
+    return {name: values[value] for name, value in program.outputs.items()}
 
 
 def decompose(program: BoundProgram, keep: Collection[str] = ()) -> BoundProgram:

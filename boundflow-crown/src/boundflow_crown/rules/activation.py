@@ -10,15 +10,26 @@ from boundflow_crown.walk import BackwardContext, BackwardRule, Step
 __all__ = ["relaxed", "substitute"]
 
 
-def substitute(ctx: BackwardContext, rows: Value, lines: Lines) -> tuple[Value, Value | None]:
-    """Rows on the operand, and the bias, from below."""
+def substitute(
+    ctx: BackwardContext, rows: Value, lines: Lines, slope: Value | None = None
+) -> tuple[Value, Value | None]:
+    """Rows on the operand, and the bias, from below.
+
+    Args:
+        slope: for a relu, the lower line's slope in [0, 1] of each row where the neuron is undecided.
+    """
     b, lift, front = ctx.b, ctx.rows.lift, len(ctx.rows.front)
     upper_bias = lines.upper_bias if lines.upper_bias is not None else lines.upper_slope * 0.0
     if lines.lower_bias is None:
+        lower_slope = lift(lines.lower_slope)
+        if slope is not None:
+            x = ctx.interval(0)
+            undecided = b.minimum(x.lower < 0.0, x.upper > 0.0)
+            lower_slope = b.where(lift(undecided), slope, lower_slope)
         below, bias = b.emit(
             RELU_BACKSUBSTITUTE,
             rows,
-            lift(lines.lower_slope),
+            lower_slope,
             lift(lines.upper_slope),
             lift(upper_bias),
             front=front,
@@ -42,7 +53,7 @@ def relaxed(relaxation: Relaxation) -> BackwardRule:
     def rule(ctx: BackwardContext, rows: Value) -> Step:
         constants = tuple(ctx.constant(number) for number in range(1, len(ctx.node.inputs)))
         lines = relaxation(ctx.b, ctx.interval(0), ctx.attrs, constants, ctx.options)
-        below, bias = substitute(ctx, rows, lines)
+        below, bias = substitute(ctx, rows, lines, ctx.slopes.get(ctx.node.name))
         return Step({0: below}, bias)
 
     return rule

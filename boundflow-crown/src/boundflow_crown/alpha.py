@@ -1,0 +1,197 @@
+"""The method ``alpha-crown``: lower slopes of undecided neurons optimised, row by row, by projected gradient steps.
+
+Any slope in [0, 1] gives a sound bound, so every step's bounds hold and the best of all steps is kept. One step is one
+program: the bounds, their gradient in the slopes, and the update. Xu et al., Fast and Complete: Enabling Complete Neural
+Network Verification with Rapid and Massively Parallel Incomplete Verifiers, 2021, section 3.1; Adam by Kingma and Ba, 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from boundflow_core.derivative import gradient_program
+from boundflow_core.errors import OptionError
+from boundflow_core.extension import SpecRows
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.primal import Node
+from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.types import SymDim
+from boundflow_core.planner.rewrite import inline
+from boundflow_core.runner import ProgramRunner
+from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
+from boundflow_crown.bounds import least
+from boundflow_crown.output import intersected, output_start
+from boundflow_crown.recipe import crown, forward_from, inputs_of, inside, known_bounds
+from boundflow_crown.relax.piecewise import relu
+from boundflow_interval import Interval
+
+__all__ = ["ALPHA_OPTIONS", "alpha_crown"]
+
+ALPHA_OPTIONS: Mapping[str, Any] = {"iterations": 20, "rate": 0.5, "decay": 0.98}
+
+# Adam's constants.
+_BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8
+
+
+def alpha_crown(workshop: Workshop) -> Recipe:
+    """The recipe of ``alpha-crown`` for one network."""
+    iterations, rate, decay = _checked(workshop.options)
+    values = inside(workshop)
+    nodes = tuple(node for node in workshop.graph.nodes if node.op == "relu" and node.inputs[0] in values.names)
+    if not nodes:
+        return crown(workshop)
+    begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes))
+    step = ProgramRunner(_step_program(workshop, nodes, values.names), _planning(workshop), workshop.stats, cuts=("B",))
+    main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names))
+
+    def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:
+        found = values.find(inputs, None)
+        given = {**inputs, **found}
+        state = dict(begin(inputs_of(begin, given)))
+        best: Any = None
+        for number in range(iterations):
+            moment = number + 1
+            scalars = {
+                "rate": rate * decay**number / (1 - _BETA1**moment),
+                "correction": 1 / (1 - _BETA2**moment),
+            }
+            numbers = {name: _scalar(value, state) for name, value in scalars.items()}
+            state = dict(step(inputs_of(step, {**given, **state, **numbers})))
+            found_least = state.pop("least")
+            best = found_least if best is None else _larger(best, found_least)
+            if progress is not None:
+                progress(moment, iterations + 1)
+        results = main(inputs_of(main, {**given, "least": best}))
+        return {**found, **results}
+
+    return Recipe(main, run, takes=values.names)
+
+
+def _checked(options: Mapping[str, Any]) -> tuple[int, float, float]:
+    iterations, rate, decay = (options[name] for name in ALPHA_OPTIONS)
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+        raise OptionError(f"iterations must be a positive integer, not {iterations!r}")
+    if not 0 < rate:
+        raise OptionError(f"rate must be positive, not {rate!r}")
+    if not 0 < decay <= 1:
+        raise OptionError(f"decay must be in (0, 1], not {decay!r}")
+    return iterations, float(rate), float(decay)
+
+
+def _planning(workshop: Workshop) -> Any:
+    """Steps are never asked for twice with the same slopes, so there is nothing to keep."""
+    assert workshop.planning is not None
+    return replace(workshop.planning, cache=None)
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+
+def _mirrored_front(workshop: Workshop) -> tuple[Any, Any]:
+    """Front axes of the output's rows and of their negatives."""
+    if workshop.spec is None:
+        outputs = 1
+        for dim in workshop.graph.output_type.shape:
+            assert isinstance(dim, int)
+            outputs *= dim
+        return REGIONS, 2 * outputs
+    return REGIONS, SymDim(2, ROWS.symbols)
+
+
+def _alpha_shape(workshop: Workshop, node: Node) -> tuple[Any, ...]:
+    return (*_mirrored_front(workshop), *node.type.shape)
+
+
+def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> dict[str, Value]:
+    """The slopes that ``crown`` takes, for each row, and Adam's empty moments."""
+    _, states = known_bounds(workshop, b, tuple(dict.fromkeys(node.inputs[0] for node in nodes)))
+    spec = workshop.spec_rows(b)
+    out: dict[str, Value] = {}
+    for node in nodes:
+        with b.origin(node.name):
+            slope = relu(b, states[node.inputs[0]], node.attrs, (), workshop.options).lower_slope
+            shape = _alpha_shape(workshop, node)
+            rows = b.reshape(slope, (slope.shape[0], 1, *slope.shape[1:]))
+            out[f"alpha:{node.name}"] = b.broadcast(rows, shape)
+            zero = b.broadcast(b.constant(0.0), shape)
+            out[f"first:{node.name}"] = out[f"second:{node.name}"] = zero
+    if spec is not None:  # the number of rows is read off the specification
+        out["C"] = spec.C
+    return out
+
+
+def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
+    """Lower bounds of the output's rows and their negatives from given slopes."""
+    graph = workshop.graph
+
+    def write(b: Builder) -> dict[str, Value]:
+        region, states = known_bounds(workshop, b, names)
+        spec = workshop.spec_rows(b)
+        slopes = {
+            node.name: b.input(f"alpha:{node.name}", _alpha_shape(workshop, node), group="slopes") for node in nodes
+        }
+        start = output_start(b, graph, spec, region.lower.shape[0])
+        found = least(b, graph, workshop.rules["linear"], region, start, states, workshop.options, slopes)
+        return {"least": found}
+
+    return workshop.write("alpha bounds", write)
+
+
+def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
+    """One step: the bounds for the slopes as they are, and slopes and moments after Adam's update, upwards."""
+    alphas = [f"alpha:{node.name}" for node in nodes]
+    gradient = gradient_program(_bounds_program(workshop, nodes, names), "least", alphas)
+
+    def write(b: Builder) -> dict[str, Value]:
+        given = {
+            value.name: b.input(value.name, value.shape, value.type.dtype, gradient.groups.get(value.name))
+            for value in gradient.inputs
+        }
+        found = inline(b, gradient, given)
+        rate, correction = b.input("rate", (), group="slopes"), b.input("correction", (), group="slopes")
+        out = {"least": found["least"]}
+        for node in nodes:
+            alpha, grad = given[f"alpha:{node.name}"], found[f"grad:alpha:{node.name}"]
+            first = b.input(f"first:{node.name}", alpha.shape, group="slopes") * _BETA1 + grad * (1 - _BETA1)
+            second = b.input(f"second:{node.name}", alpha.shape, group="slopes") * _BETA2 + grad * grad * (1 - _BETA2)
+            moved = alpha + rate * first / (b.sqrt(second * correction) + _TINY)
+            out[f"alpha:{node.name}"] = b.minimum(b.maximum(moved, 0.0), 1.0)
+            out[f"first:{node.name}"], out[f"second:{node.name}"] = first, second
+        return out
+
+    return workshop.write("alpha step", write)
+
+
+def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:
+    """The best bounds found, intersected with intervals if so asked."""
+    region, known = known_bounds(workshop, b, names)
+    states: Mapping[str, Interval] = forward_from(workshop, b, known) if workshop.options["intersect"] else known
+    spec: SpecRows | None = workshop.spec_rows(b)
+    start = output_start(b, workshop.graph, spec, region.lower.shape[0])
+    lower, negated = start.layout.halves(b.input("least", _mirrored_front(workshop), group="slopes"))
+    return intersected(workshop, b, spec, states, lower, -negated)
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _scalar(value: float, like: Mapping[str, Any]) -> Any:
+    """``value`` as an array without axes of the kind of the others."""
+    sample = next(iter(like.values()))
+    if hasattr(sample, "detach"):
+        return sample.new_tensor(value)
+    return sample.dtype.type(value).reshape(())
+
+
+def _larger(one: Any, other: Any) -> Any:
+    """The larger of two bounds; NaN counts for nothing."""
+    if hasattr(one, "detach"):
+        import torch
+
+        return torch.fmax(one, other)
+    import numpy as np
+
+    return np.fmax(one, other)
+
