@@ -54,7 +54,7 @@ def test_operators_on_live_constants_are_remembered():
 
 def test_folding_to_what_is_not_finite_names_the_node():
     g = builder()
-    with g.at("div_1"), pytest.raises(LoadError, match="reciprocal at node 'div_1'.*not finite"):
+    with g.at("div_1"), pytest.raises(LoadError, match=r"reciprocal at node 'div_1'.*not finite"):
         g.op("reciprocal", np.zeros(2))
 
 
