@@ -1,4 +1,4 @@
-"""Every benchmark instance's network and property through ``boundflow bound``: finite bounds that contain its outputs."""
+"""Every benchmark network and a property of it through ``boundflow bound``: finite bounds that contain its outputs."""
 
 from __future__ import annotations
 
