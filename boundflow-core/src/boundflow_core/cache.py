@@ -156,6 +156,7 @@ def fingerprint(program: BoundProgram) -> str:
     for op in program.ops:
         for value in op.outputs:
             number[value] = len(number)
-        state.update(f"{op.name}({[number[v] for v in op.inputs]}){{{op.attrs}}}{[str(v.type) for v in op.outputs]};".encode())
+        operands, types = [number[value] for value in op.inputs], [str(value.type) for value in op.outputs]
+        state.update(f"{op.name}({operands}){{{op.attrs}}}{types};".encode())
     state.update(str([(name, number[value]) for name, value in program.outputs.items()]).encode())
     return state.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from boundflow_core.arrays import box_arrays, concatenate, device_of, like, spec_arrays
 from boundflow_core.assemble import check_options, write_program
-from boundflow_core.cache import BoundCache
+from boundflow_core.cache import BoundCache, fingerprint
 from boundflow_core.errors import InputError, OptionError
 from boundflow_core.extension import Executor, Method
 from boundflow_core.ir.evaluate import bind_symbols
@@ -108,7 +109,9 @@ class CompiledBounds:
         self._registry, self._executor = registry, executor
         self._method_options = check_options(method, options.method)
         self._plans: dict[str | None, PlanBundle] = {}
+        self._fingerprints: dict[str | None, str] = {}
         self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
+        self._lock = threading.RLock()
         kind = "per region" if options.spec_rows else None
         self.plan = bind_plan(self._template(kind), {"B": options.batch or 1, "S": options.spec_rows or 1})
         self._describe()
@@ -157,7 +160,8 @@ class CompiledBounds:
                 done += 1
                 if progress is not None:
                     progress(done, in_all)
-        self.stats.calls += 1
+        with self._lock:
+            self.stats.calls += 1
         lower_out, upper_out = (
             concatenate([concatenate([part[side] for part in rows], 1) for rows in columns], 0)
             for side in ("lower", "upper")
@@ -167,48 +171,69 @@ class CompiledBounds:
     def _run(self, kind: str | None, inputs: Mapping[str, Any], device: str) -> dict[str, Any]:
         template = self._plans[kind]
         sizes = bind_symbols(template.program, {name: array.shape for name, array in inputs.items()})
-        self.stats.chunks += 1
-        return self._schedule(kind, sizes, device).run(inputs, self.stats)
+        counts = RunCounts()
+        results = self._schedule(kind, sizes, device).run(inputs, counts)
+        with self._lock:
+            self.stats.chunks += 1
+            self.stats.add(counts)
+        return results
 
     def _schedule(self, kind: str | None, sizes: Mapping[str, int], device: str) -> Schedule:
         key = (kind, device, tuple(sorted(sizes.items())))
-        if key not in self._schedules:
-            started = time.perf_counter()
-            plan = bind_plan(self._plans[kind], sizes)
-            session = self._executor.open(plan, None if device == "cpu" else device)
-            cache = None if self.options.differentiable else self.options.cache
-            self._schedules[key] = Schedule(
-                plan, session, self.method.name, cache, self._registry.cache_key_parts, device
-            )
-            if len(self._schedules) > MAX_PREPARED:
-                self._schedules.popitem(last=False)
-            self.stats.compile_seconds += time.perf_counter() - started
-        self._schedules.move_to_end(key)
-        return self._schedules[key]
+        with self._lock:
+            if key not in self._schedules:
+                started = time.perf_counter()
+                plan = bind_plan(self._plans[kind], sizes)
+                self._make_room(plan)
+                cache = None if self.options.differentiable else self.options.cache
+                if cache is not None and kind not in self._fingerprints:
+                    self._fingerprints[kind] = fingerprint(plan.program)
+                self._schedules[key] = Schedule(
+                    plan,
+                    self._executor.open(plan, None if device == "cpu" else device),
+                    self.method.name,
+                    cache,
+                    self._registry.cache_key_parts,
+                    device,
+                    self._fingerprints.get(kind, ""),
+                )
+                self.stats.compile_seconds += time.perf_counter() - started
+            self._schedules.move_to_end(key)
+            return self._schedules[key]
+
+    def _make_room(self, plan: PlanBundle) -> None:
+        """Lets go of what was prepared for other sizes, so that not all of their memory is held at once."""
+        limit = self.options.memory_limit
+        while self._schedules:
+            held = sum(schedule.plan.storage.peak_bytes for schedule in self._schedules.values())
+            if len(self._schedules) < MAX_PREPARED and (limit is None or held + plan.storage.peak_bytes <= limit):
+                break
+            self._schedules.popitem(last=False)
 
     def _template(self, kind: str | None) -> PlanBundle:
         """The plan for any sizes, with no specification (None) or one that is "shared" or "per region"."""
-        if kind not in self._plans:
-            started = time.perf_counter()
-            program = write_program(
-                self.graph,
-                self.method,
-                {name: self._registry.domain(name) for name in self.method.domains},
-                dtype=self.options.dtype,
-                spec=kind,
-                options=self._method_options,
-            )
-            self._plans[kind] = make_plan(
-                program,
-                self._executor,
-                self._registry.passes.values(),
-                differentiable=self.options.differentiable,
-                reuse=self.options.reuse,
-                one_task=self.options.one_task,
-            )
-            self.stats.plans += 1
-            self.stats.compile_seconds += time.perf_counter() - started
-        return self._plans[kind]
+        with self._lock:
+            if kind not in self._plans:
+                started = time.perf_counter()
+                program = write_program(
+                    self.graph,
+                    self.method,
+                    {name: self._registry.domain(name) for name in self.method.domains},
+                    dtype=self.options.dtype,
+                    spec=kind,
+                    options=self._method_options,
+                )
+                self._plans[kind] = make_plan(
+                    program,
+                    self._executor,
+                    self._registry.passes.values(),
+                    differentiable=self.options.differentiable,
+                    reuse=self.options.reuse,
+                    one_task=self.options.one_task,
+                )
+                self.stats.plans += 1
+                self.stats.compile_seconds += time.perf_counter() - started
+            return self._plans[kind]
 
     def _describe(self) -> None:
         self.stats.lowering = self.plan.lowering.counts
@@ -242,4 +267,3 @@ def choose_executor(registry: Registry, name: str, *, differentiable: bool) -> E
     if not available:
         raise OptionError("no executor that gives gradients can run here: install boundflow-core[torch]")
     return max(available, key=lambda e: e.rank)
-

@@ -22,7 +22,8 @@ TRAITS = MemoryTraits(into=frozenset(KERNELS))
 
 def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
     """``plan`` ready to run on NumPy arrays."""
-    return _QuietSession(plan, _NumpyBackend())
+    with np.errstate(all="ignore"):
+        return _QuietSession(plan, _NumpyBackend())
 
 
 class _QuietSession(StepSession):

@@ -86,6 +86,8 @@ class _TorchBackend:
             array = np.asarray(array)
             # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
             array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
+        elif not self._differentiable:
+            array = array.detach()
         return torch.as_tensor(array, dtype=DTYPES[value.type.dtype], device=self._device)
 
     def copy(self, target: Any, source: Any) -> None:
