@@ -20,6 +20,7 @@ __all__ = [
     "BufferEntry",
     "ChunkEntry",
     "EdgeEntry",
+    "LayoutEntry",
     "LoweringEntry",
     "LoweringRow",
     "MemoryStep",
@@ -29,6 +30,7 @@ __all__ = [
     "StorageEntry",
     "TaskEntry",
     "ValueEntry",
+    "ValueLayoutEntry",
     "describe_plan",
 ]
 
@@ -153,6 +155,25 @@ class LoweringEntry(TypedDict):
     table: list[LoweringRow]
 
 
+class ValueLayoutEntry(TypedDict):
+    """Layouts that a value may have and the one that suits its readers; ``reason``: the kind of reader that decided."""
+
+    name: str
+    shape: str
+    possible: list[str]
+    preferred: str
+    reason: str
+
+
+class LayoutEntry(TypedDict):
+    """Operations of a run that only move data, by name, before and after the passes, and layouts of all values."""
+
+    before: dict[str, int]
+    after: dict[str, int]
+    eliminated: dict[str, int]
+    values: list[ValueLayoutEntry]
+
+
 class ChunkEntry(TypedDict):
     """How calls of the ``asked`` sizes are cut so that the planned peak is at most ``limit_bytes``."""
 
@@ -174,7 +195,7 @@ class PlanDescription(TypedDict):
     storage: StorageEntry
     stages: list[StageEntry]
     lowering: LoweringEntry
-    layout: dict[str, object] | None
+    layout: LayoutEntry
     chunks: ChunkEntry | None
 
 
@@ -385,10 +406,20 @@ def _occupied(group: tuple[Value, ...], storage: StoragePlan) -> list[tuple[int,
     ]
 
 
-def _layout(plan: PlanBundle) -> dict[str, object] | None:
-    """The report of the layout analysis, where the plan has one."""
-    report = getattr(plan, "layout", None)
-    if report is None:
-        return None
-    described: dict[str, object] = report.to_json()
-    return described
+def _layout(plan: PlanBundle) -> LayoutEntry:
+    report = plan.layout
+    return {
+        "before": dict(report.before),
+        "after": dict(report.after),
+        "eliminated": dict(report.eliminated),
+        "values": [
+            {
+                "name": value.name,
+                "shape": format_shape(concrete_shape(value.shape, plan.sizes)),
+                "possible": list(value.possible),
+                "preferred": value.preferred,
+                "reason": value.reason,
+            }
+            for value in report.values
+        ],
+    }
