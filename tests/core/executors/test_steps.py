@@ -125,9 +125,11 @@ def with_convolution() -> BoundProgram:
     flat = b.reshape(b.permute(out, (0, 2, 3, 1)), (B, 32))
     wide = b.broadcast(b.reshape(b.reduce_sum(out, (2, 3)), (B, 2, 1)), (B, 2, 5))
     product = b.matmul(flat, rows, transpose_b=True)
+    in_place = b.matmul(b.reshape(out, (B, 32)), rows, transpose_b=True)
     return b.finish(
         {
             "out": product,
+            "view of it": in_place,
             "viewed": b.permute(out, (0, 3, 2, 1)),
             "spread": b.matmul(wide, b.matmul(b.constant(np.ones((5, 32))), rows, transpose_b=True)),
             "abs": b.neg(b.abs(out)),

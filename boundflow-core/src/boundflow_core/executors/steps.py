@@ -16,7 +16,7 @@ from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import concrete_dim, concrete_shape
 from boundflow_core.planner.plan import PlanBundle
-from boundflow_core.planner.storage import StoragePlan, last_uses
+from boundflow_core.planner.storage import StoragePlan
 
 __all__ = ["Backend", "Kernel", "StepSession"]
 
@@ -122,8 +122,12 @@ class StepSession:
     def _make_tasks(
         self, plan: PlanBundle, bound_ops: Mapping[Op, Op], known: set[Value]
     ) -> dict[str, tuple[Call, ...]]:
+        # What kernels allocate is let go of after the last use of it and of all its views.
+        dead: dict[int, list[int]] = {}
+        for buffer in plan.storage.buffers:
+            if self._planned and not buffer.planned:
+                dead.setdefault(buffer.last_use, []).extend(self._number[value] for value in buffer.alias_group)
         position = {op: index for index, op in enumerate(plan.program.ops)}
-        last = last_uses(plan.program)
         tasks = {}
         for task in plan.graph.topo_sort():
             calls: list[Call] = []
@@ -131,10 +135,8 @@ class StepSession:
                 if op.outputs[0] in known:
                     continue
                 calls.extend(self._calls(plan, op, self._kernel(op, bound_ops), known))
-                if self._planned:
-                    dead = [v for v in dict.fromkeys((*op.inputs, *op.outputs)) if last.get(v, -1) <= position[op]]
-                    own = tuple(self._number[v] for v in dead if self._is_own(plan.storage, v))
-                    calls.extend([_forget(self._slots, own)] if own else [])
+                if position[op] in dead:
+                    calls.append(_forget(self._slots, dead[position[op]]))
             tasks[task.name] = tuple(calls)
         return tasks
 
