@@ -164,7 +164,7 @@ def _node(number: int, plan: PlanDescription, where: Point, *, reads_weights: bo
         element("text", text(about), x=x + 10, y=y + 28.5, class_="about"),
     ]
     if reads_weights:
-        parts.append(element("circle", cx=x + NODE_WIDTH - 9, cy=y + 9, r=2.5, class_="reads"))
+        parts.append(element("circle", cx=x, cy=y + NODE_HEIGHT / 2, r=3.5, class_="reads"))
     classes = f"node {task['kind']} {stage_class(plan, task)}"
     return element("a", *parts, href=f"#task-{number}", id=f"node-{number}", class_=classes, data_task=number)
 

@@ -73,8 +73,8 @@ def _sections(plan: PlanDescription) -> list[str]:
             "memory",
             "Memory",
             "A column per step. In the chart, filled: memory that holds values in use (blue: arena, orange: kernels' "
-            "own); grey: what one buffer per value would have taken by then; dashed: the planned peak. Below, a row per "
-            "buffer: a wedge marks a value written onto one that ends there, a stripe the life of a view, and a change "
+            "own); grey: what one buffer per value would have taken by then; dashed: the planned peak. Below, a row "
+            "per buffer: a wedge marks a value written onto one that ends there, a stripe the life of a view, a change "
             "of tone memory that is used again.",
             element("div", timeline_picture(plan), class_="figure"),
         ),
@@ -89,8 +89,8 @@ def _sections(plan: PlanDescription) -> list[str]:
         _section(
             "layout",
             "Layout",
-            "Operations of a run that only move data, before and after the passes; and how many values could lie in "
-            "which layouts, and which of these would suit those that read them.",
+            "Operations of a run that only move data, before and after the passes; and for the values that could lie "
+            "in several layouts, which would suit those that read them.",
             _layout(plan),
         ),
         _section("lowering", "Lowering", "What the operations run on.", _lowering(plan)),
@@ -122,7 +122,7 @@ def _figures(plan: PlanDescription) -> str:
         (str(len(ops)), "operations", f"{lowering['kernels']} different kernels"),
         (
             str(memory["view"] + memory["in place"]),
-            "results without memory",
+            "need no memory",
             f"{memory['view']} views, {memory['in place']} in place",
         ),
         (str(sum(lowering["fallbacks"].values())), "fallbacks", "composites without a fused kernel"),
@@ -240,6 +240,7 @@ def _layout(plan: PlanDescription) -> str:
     choices = Counter(
         (value["preferred"], value["reason"] or "no reader with a preference", ", ".join(value["possible"]))
         for value in layout["values"]
+        if len(value["possible"]) > 1
     )
     values = [
         (text(like), text(reader), text(possible), text(count))

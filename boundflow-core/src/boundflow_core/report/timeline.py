@@ -216,7 +216,7 @@ def _block(
         element("rect", x=start, y=y, width=max(end - start, 0.8), height=ROW, rx=0 if value["written_onto"] else 2),
     ]
     if value["written_onto"]:
-        tip = min(5.0, max(end - start, 0.8))
+        tip = min(5.0, max(end - start, 0.8) * 0.4)
         points = (
             f"{number(start)},{number(y)} {number(start + tip)},{number(y + ROW / 2)} {number(start)},{number(y + ROW)}"
         )
