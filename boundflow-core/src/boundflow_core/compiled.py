@@ -153,7 +153,7 @@ class CompiledBounds:
         device = device_of(lower)
         done, in_all = 0, chunk_count(sizes, chunk)
         columns: list[list[dict[str, Any]]] = []
-        for rows in chunks(inputs, sizes, chunk):
+        for rows in chunks(template.program, inputs, sizes, chunk):
             columns.append([])
             for part in rows:
                 columns[-1].append(self._run(kind, part, device))

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from boundflow_core.errors import MemoryLimitError, OptionError
+from boundflow_core.ir.program import BoundProgram
+from boundflow_core.ir.types import SymDim
 from boundflow_core.planner.pipeline import bind_plan
 from boundflow_core.planner.plan import PlanBundle
 
@@ -65,23 +67,28 @@ def _peak(plan: PlanBundle, sizes: Mapping[str, int]) -> int:
     return bind_plan(plan, sizes).storage.peak_bytes
 
 
-def chunks(inputs: Mapping[str, Any], sizes: Mapping[str, int], chunk: Mapping[str, int]) -> Iterator[Iterator[dict[str, Any]]]:
-    """The inputs cut into chunks: an iterator over the regions' chunks of iterators over the rows' chunks."""
-    for first in range(0, sizes["B"], chunk["B"]):
-        regions = slice(first, first + chunk["B"])
-        part = {name: array if _shared(array, sizes["B"], name) else array[regions] for name, array in inputs.items()}
-        yield _row_chunks(part, sizes.get("S", 0), chunk.get("S", 0))
+def chunks(
+    program: BoundProgram, inputs: Mapping[str, Any], sizes: Mapping[str, int], chunk: Mapping[str, int]
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """The inputs of ``program`` cut into chunks: an iterator over those of regions of iterators over those of rows.
+
+    An input is cut along the axes that count regions or rows, whatever it is called.
+    """
+    for regions in _pieces(program, inputs, "B", sizes, chunk):
+        yield _pieces(program, regions, "S", sizes, chunk)
 
 
-def _row_chunks(inputs: Mapping[str, Any], rows: int, chunk: int) -> Iterator[dict[str, Any]]:
-    if not rows:
+def _pieces(
+    program: BoundProgram, inputs: Mapping[str, Any], symbol: str, sizes: Mapping[str, int], chunk: Mapping[str, int]
+) -> Iterator[dict[str, Any]]:
+    if sizes.get(symbol) == chunk.get(symbol):
         yield dict(inputs)
         return
-    for first in range(0, rows, chunk):
+    dim = SymDim.of(symbol)
+    axes = {value.name: value.shape.index(dim) for value in program.inputs if dim in value.shape}
+    for first in range(0, sizes[symbol], chunk[symbol]):
+        part = slice(first, first + chunk[symbol])
         yield {
-            name: array[:, first : first + chunk] if name in ("C", "offset") else array for name, array in inputs.items()
+            name: array[(slice(None),) * axes[name] + (part,)] if name in axes else array
+            for name, array in inputs.items()
         }
-
-
-def _shared(array: Any, batch: int, name: str) -> bool:
-    return name in ("C", "offset") and array.shape[0] == 1 and batch != 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,8 @@ __all__ = ["RunCounts", "Schedule", "Session"]
 
 # Groups of inputs that have a field of their own in the key; all others count as split state.
 _KEY_FIELDS = ("region", "spec", WEIGHTS)
+
+_log = logging.getLogger(__name__)
 
 KeyParts = Callable[[CacheKey], Iterable[str]]
 Kept = Mapping[Value, Any]
@@ -91,6 +94,9 @@ class Schedule:
             with self._lock, self.session.running():
                 return self._run_all(inputs, counts)
         keys = self._keys(inputs)
+        if keys is None:
+            with self._lock, self.session.running():
+                return self._run_all(inputs, counts)
         known = self._known(self.cache, keys, counts)
         tasks = sum(len(stage.tasks) for stage in self.plan.cache.stages if stage.name in known.missing)
         counts.tasks_run += tasks
@@ -156,7 +162,8 @@ class Schedule:
         layout = f"{kinds};{sizes};{self.plan.executor};{self.device}"
         return CacheKey(program=program, stage=stage.name, method=self.method, layout=layout)
 
-    def _keys(self, inputs: Mapping[str, Any]) -> dict[str, CacheKey]:
+    def _keys(self, inputs: Mapping[str, Any]) -> dict[str, CacheKey] | None:
+        """Key by stage; None where a plugin could not say what it adds."""
         members: dict[str, dict[str, Any]] = {}
         for name, array in inputs.items():
             members.setdefault(self.plan.program.groups.get(name, name), {})[name] = array
@@ -171,8 +178,13 @@ class Schedule:
                 field_name = name if name in _KEY_FIELDS else "split"
                 parts[field_name] = parts.get(field_name, "") + f"{name}:{digests[name]};"
             key = replace(base, **parts)
-            extra = tuple(part for source in self.key_parts for part in source(key))
-            keys[stage.name] = replace(key, extra=extra) if extra else key
+            if self.key_parts:
+                try:
+                    key = replace(key, extra=tuple(str(part) for source in self.key_parts for part in source(key)))
+                except Exception:
+                    _log.exception("a plugin's part of a key raised; this call is computed without the cache")
+                    return None
+            keys[stage.name] = key
         return keys
 
     def _weights(self) -> str:
