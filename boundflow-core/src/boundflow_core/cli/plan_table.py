@@ -91,7 +91,7 @@ def operations_text(task: TaskEntry, shown: int = SHOWN_OPS) -> str:
 def summary(plan: PlanDescription) -> list[str]:
     """Memory, lowering, layout and chunks, a line each."""
     storage, lowering = plan["storage"], plan["lowering"]
-    own = f" and {size_text(storage['own_peak_bytes'])} allocated by kernels" if storage["own_buffers"] else ""
+    own = f", and {size_text(storage['beside_bytes'])} beside it" if storage["beside_bytes"] else ""
     lines = [
         f"memory: {size_text(storage['peak_bytes'])} at the peak, {size_text(storage['naive_bytes'])} with one buffer "
         f"per value; an arena of {size_text(storage['arena_bytes'])} in {storage['arena_buffers']} buffers{own}",

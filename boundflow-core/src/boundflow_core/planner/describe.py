@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from boundflow_core.ir.program import Op, Value, bind_attrs
-from boundflow_core.ir.types import concrete_shape, format_shape
+from boundflow_core.ir.types import concrete_dim, concrete_shape, format_shape
 from boundflow_core.planner.plan import KernelKey, PlanBundle, TaskOp
 from boundflow_core.planner.storage import StoragePlan, nbytes
 
@@ -117,23 +117,25 @@ class StageEntry(TypedDict):
 class MemoryStep(TypedDict):
     """Memory while one step runs.
 
-    ``arena_used``: bytes of the arena that hold a value alive; ``own``: bytes of kernels' own allocations; ``naive``:
-    bytes that one buffer per value would have taken by now.
+    ``arena_used``: bytes of the arena that hold a value alive; ``own``: results that kernels allocated themselves;
+    ``workspace``: what is needed for this step alone (after the last one, for copies of the results); ``naive``: what
+    one buffer per value would have taken by now.
     """
 
     step: int
     arena_used: int
     own: int
+    workspace: int
     naive: int
 
 
 class StorageEntry(TypedDict):
-    """``peak_bytes`` is the arena and the most that kernels' own allocations, ``own_peak_bytes``, take beside it."""
+    """``peak_bytes`` is the arena and ``beside_bytes``, the most that kernels' own results and workspace take."""
 
     peak_bytes: int
     naive_bytes: int
     arena_bytes: int
-    own_peak_bytes: int
+    beside_bytes: int
     arena_buffers: int
     own_buffers: int
     steps: list[MemoryStep]
@@ -367,7 +369,7 @@ def _storage(storage: StoragePlan, ops: int) -> StorageEntry:
         "peak_bytes": storage.peak_bytes,
         "naive_bytes": storage.naive_bytes,
         "arena_bytes": storage.arena_bytes,
-        "own_peak_bytes": storage.peak_bytes - storage.arena_bytes,
+        "beside_bytes": storage.peak_bytes - storage.arena_bytes,
         "arena_buffers": sum(buffer.planned for buffer in storage.buffers),
         "own_buffers": sum(not buffer.planned for buffer in storage.buffers),
         "steps": steps,
@@ -389,7 +391,15 @@ def _steps(storage: StoragePlan, ops: int) -> list[MemoryStep]:
     for step in range(-1, ops + 1):
         for name, changes in (("used", used), ("own", own), ("naive", naive)):
             total[name] += changes[step]
-        steps.append({"step": step, "arena_used": total["used"], "own": total["own"], "naive": total["naive"]})
+        steps.append(
+            {
+                "step": step,
+                "arena_used": total["used"],
+                "own": total["own"],
+                "workspace": sum(concrete_dim(term, storage.sizes) for term in storage.temporaries.get(step, ())),
+                "naive": total["naive"],
+            }
+        )
     return steps
 
 

@@ -72,8 +72,8 @@ def _sections(plan: PlanDescription) -> list[str]:
         _section(
             "memory",
             "Memory",
-            "A column per step. In the chart, filled: memory that holds values in use (blue: arena, orange: kernels' "
-            "own); grey: what one buffer per value would have taken by then; dashed: the planned peak. Below, a row "
+            "A column per step. In the chart, filled: memory that holds values in use (blue: arena, orange: beside "
+            "it); grey: what one buffer per value would have taken by then; dashed: the planned peak. Below, a row "
             "per buffer: a wedge marks a value written onto one that ends there, a stripe the life of a view, a change "
             "of tone memory that is used again.",
             element("div", timeline_picture(plan), class_="figure"),
@@ -112,7 +112,7 @@ def _figures(plan: PlanDescription) -> str:
     storage, lowering = plan["storage"], plan["lowering"]
     ops = [op for task in plan["tasks"] for op in task["ops"]]
     memory = Counter(op["memory"] for op in ops)
-    own = f" + {size_text(storage['own_peak_bytes'])} by kernels" if storage["own_buffers"] else ""
+    own = f" + {size_text(storage['beside_bytes'])} beside it" if storage["beside_bytes"] else ""
     ratio = storage["naive_bytes"] / max(storage["peak_bytes"], 1)
     cached = sum(stage["cached"] for stage in plan["stages"])
     figures = [

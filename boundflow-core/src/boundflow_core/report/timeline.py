@@ -148,7 +148,7 @@ def _chart(plan: PlanDescription, frame: _Frame, top: float) -> str:
         return f"M{number(LEFT)} {number(bottom)}{stairs(heights)}V{number(bottom)}z"
 
     used = [step["arena_used"] for step in storage["steps"]]
-    both = [step["arena_used"] + step["own"] for step in storage["steps"]]
+    both = [step["arena_used"] + step["own"] + step["workspace"] for step in storage["steps"]]
     naive = [step["naive"] for step in storage["steps"]]
     peak = y(storage["peak_bytes"])
     end = WIDTH - RIGHT
