@@ -204,6 +204,7 @@ def _lowering(plan: PlanDescription) -> str:
 
 def _tasks(plan: PlanDescription) -> list[str]:
     parts = []
+    layouts = {value["name"]: value["preferred"] for value in plan["layout"]["values"]}
     for index, task in enumerate(plan["tasks"]):
         rows = [
             (
@@ -212,6 +213,7 @@ def _tasks(plan: PlanDescription) -> list[str]:
                 text(f"{op['name']}({', '.join(f'%{name}' for name in op['inputs'])})"),
                 text(op["type"]),
                 text(op["memory"]),
+                text(", ".join(layouts.get(name, "") for name in op["outputs"])),
                 element("span", text(op["strategy"]), title=f"{op['kernel']}\n{op['reason']}"),
                 text(op["origin"]),
             )
@@ -223,7 +225,9 @@ def _tasks(plan: PlanDescription) -> list[str]:
             element("b", text(task["name"])),
             element("span", text(f"{task['kind']}; {operations_text(task)}; hands on {size_text(task['bytes_out'])}")),
         )
-        table = _table(("step", "value", "operation", "type", "memory", "runs on", "network node"), rows, right=(0,))
+        table = _table(
+            ("step", "value", "operation", "type", "memory", "layout", "runs on", "network node"), rows, right=(0,)
+        )
         parts.append(element("details", summary, table, id=f"task-{index}"))
     return parts
 
@@ -238,7 +242,7 @@ def _layout(plan: PlanDescription) -> str:
     if not counts:
         counts = [[text("none"), text(0), text(0)]]
     choices = Counter(
-        (value["preferred"], value["reason"] or "no reader with a preference", ", ".join(value["possible"]))
+        (value["preferred"], value["reason"] or "nothing", ", ".join(value["possible"]))
         for value in layout["values"]
         if len(value["possible"]) > 1
     )
