@@ -4,13 +4,13 @@ Permutations and reshapes are put off: a value is known by its :class:`Form`, an
 ``CARRY_RULES`` work on the base of the form. What needs its operands as they are (convolutions, windows, composites,
 results) has them written before it; most often nothing is left to write then.
 
-A part of the program is changed only where it has fewer layout operations afterwards. That number falls with every
-round, so that this ends; and a second run changes nothing.
+A part of the program is changed only where it has fewer layout operations afterwards, or as many but fewer that copy.
+These numbers fall with every round, so that this ends; and a second run changes nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from boundflow_core.ir.program import BoundProgram, Op, Primitive, Value
@@ -20,6 +20,9 @@ from boundflow_core.planner.layout.local import LOCAL_RULES, emit_layout
 from boundflow_core.planner.rewrite import Rewriter, begin
 
 __all__ = ["layout_ops", "sink_everywhere", "sink_layout"]
+
+
+NOTHING = (0, 0)
 
 
 def layout_ops(program: BoundProgram) -> tuple[Op, ...]:
@@ -48,19 +51,28 @@ def sink_layout(program: BoundProgram) -> BoundProgram:
 
 def _round(program: BoundProgram) -> BoundProgram | None:
     """``program`` with fewer layout operations, if there is such."""
-    before_ops = layout_ops(program)
-    if not before_ops:
-        return None
     parts = _parts(program)
-    before = Counter(parts[op.outputs[0]] for op in before_ops)
+    before = _costs(program, parts)
+    if not before:
+        return None
     trial, owner = _sunk(program, parts, before)
-    after = Counter(owner[op.outputs[0]] for op in layout_ops(trial))
-    gaining = {part for part in before if after[part] < before[part]}
+    after = _costs(trial, owner)
+    gaining = {part for part in before if after.get(part, NOTHING) < before[part]}
     if not gaining:
         return None
     if gaining != set(before):
         trial, _ = _sunk(program, parts, gaining)
     return trial if _is_better(trial, program) else None
+
+
+def _costs(program: BoundProgram, parts: Mapping[Value, int]) -> dict[int, tuple[int, int]]:
+    """For each part with layout operations their number, and how many of them are no reshapes, which seldom copy."""
+    costs: dict[int, tuple[int, int]] = {}
+    for op in layout_ops(program):
+        part = parts[op.outputs[0]]
+        total, copying = costs.get(part, NOTHING)
+        costs[part] = (total + 1, copying + (op.name != "reshape"))
+    return costs
 
 
 def sink_everywhere(program: BoundProgram) -> BoundProgram:
@@ -70,8 +82,12 @@ def sink_everywhere(program: BoundProgram) -> BoundProgram:
 
 
 def _is_better(new: BoundProgram, old: BoundProgram) -> bool:
-    """Fewer layout operations, and no more work."""
-    return len(layout_ops(new)) < len(layout_ops(old)) and _contractions(new) <= _contractions(old)
+    """Fewer layout operations, or as many but fewer that copy, and no more work."""
+
+    def cost(program: BoundProgram) -> tuple[int, int]:
+        return _costs(program, defaultdict(int)).get(0, NOTHING)
+
+    return cost(new) < cost(old) and _contractions(new) <= _contractions(old)
 
 
 def _contractions(program: BoundProgram) -> int:
@@ -93,9 +109,13 @@ def _parts(program: BoundProgram) -> dict[Value, int]:
         return value
 
     for op in program.ops:
-        for value in op.inputs:
-            if not _ends_here(op) and value not in program.constants:
-                parent[find(value)] = find(op.outputs[0])
+        if carry_rule(op) is None:
+            continue
+        varying = [value for value in op.inputs if value not in program.constants]
+        # Factors of a product follow each other's order, even where their product does not.
+        joined = varying if _ends_here(op) else [*varying, op.outputs[0]]
+        for value in joined[1:]:
+            parent[find(value)] = find(joined[0])
     values = [*program.inputs, *program.constants, *(value for op in program.ops for value in op.outputs)]
     return {value: find(value).id for value in values}
 
