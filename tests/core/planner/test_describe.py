@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boundflow_core.ir.program import BoundProgram
-from boundflow_core.planner.describe import BufferEntry, PlanDescription, describe_plan
+from boundflow_core.planner.describe import describe_plan
+from boundflow_core.planner.description import BufferEntry, PlanDescription
 from boundflow_core.planner.plan import PlanBundle
 
 from ..programs import inputs_for, programs, write_random

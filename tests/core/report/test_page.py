@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boundflow_core.ir.program import BoundProgram
-from boundflow_core.planner.describe import PlanDescription, describe_plan
+from boundflow_core.planner.describe import describe_plan
+from boundflow_core.planner.description import PlanDescription
 from boundflow_core.report.graph import shortened
 from boundflow_core.report.layers import arrange
 from boundflow_core.report.page import plan_page

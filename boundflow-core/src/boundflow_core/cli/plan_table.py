@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boundflow_core.cli.bound_table import size_text
-from boundflow_core.planner.describe import EdgeEntry, PlanDescription, TaskEntry
+from boundflow_core.planner.description import EdgeEntry, PlanDescription, TaskEntry
 
 if TYPE_CHECKING:
     from rich.table import Table

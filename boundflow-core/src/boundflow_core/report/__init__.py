@@ -1,1 +1,1 @@
-"""Pages that show a plan: self-contained HTML, drawn from its description (:mod:`boundflow_core.planner.describe`)."""
+"""Pages that show a plan: self-contained HTML, drawn from its description (:mod:`boundflow_core.planner.description`)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boundflow_core.cli.bound_table import size_text
-from boundflow_core.planner.describe import PlanDescription, TaskEntry
+from boundflow_core.planner.description import PlanDescription, TaskEntry
 from boundflow_core.report.layers import Layers, arrange
 from boundflow_core.report.svg import Point, arrow_path, element, smooth, text
 

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from boundflow_core import __version__
 from boundflow_core.cli.bound_table import size_text
 from boundflow_core.cli.plan_table import operations_text, sizes_text
-from boundflow_core.planner.describe import PlanDescription
+from boundflow_core.planner.description import PlanDescription
 from boundflow_core.report.graph import graph_picture, legend, stage_class
 from boundflow_core.report.svg import element, text
 from boundflow_core.report.timeline import timeline_picture

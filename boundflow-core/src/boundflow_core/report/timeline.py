@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boundflow_core.cli.bound_table import size_text
-from boundflow_core.planner.describe import BufferEntry, OpEntry, PlanDescription, ValueEntry
+from boundflow_core.planner.description import BufferEntry, OpEntry, PlanDescription, ValueEntry
 from boundflow_core.report.graph import stage_class
 from boundflow_core.report.svg import element, number, text
 
