@@ -19,6 +19,7 @@ class Rewriter(Builder):
     Attributes:
         arranged: constants in another arrangement, by constant and arrangement.
         refused: what of that kind is known not to be possible.
+        moves_reshapes: whether reshapes move through elementwise operations too, or permutations alone.
         tag, tags: a mark of the caller's, and the mark that was set when each operation's value was written.
     """
 
@@ -28,6 +29,7 @@ class Rewriter(Builder):
         self._settled: dict[Value, bool] = {}
         self.arranged: dict[Any, Value] = {}
         self.refused: set[Any] = set()
+        self.moves_reshapes = True
         self.tag = 0
         self.tags: dict[Value, int] = {}
 

@@ -6,6 +6,7 @@ or None where it needs its operands as they are. Whatever rearrangement it does 
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -28,6 +29,9 @@ from boundflow_core.planner.layout.local import emit_layout, new_constant, permu
 from boundflow_core.planner.rewrite import Rewriter
 
 __all__ = ["CARRY_RULES", "CarryRule", "carry_rule", "written"]
+
+# All orders of up to this many axes are tried.
+MOST_PARTS = 4
 
 CarryRule = Callable[[Rewriter, Op, Sequence[Form]], "Form | None"]
 
@@ -128,16 +132,36 @@ def _along_matmul(w: Rewriter, op: Op, axis: int, order: NDArray[np.int64]) -> V
 
 
 def _along_reshape(w: Rewriter, op: Op, axis: int, order: NDArray[np.int64]) -> Value | None:
-    """Where the axis is there before the reshape too, but for axes of size 1."""
+    """Where the axis is there before the reshape too, but for axes of size 1, or was repeated along parts of it."""
     source, shape = op.inputs[0], op.outputs[0].shape
     part = next((part for part in groups(source.shape, shape) if axis in part[1]), None)
     if part is None or any(shape[other] != 1 for other in part[1] if other != axis):
         return None
     same = [before for before in part[0] if source.shape[before] != 1]
     if len(same) != 1:
-        return None
+        return _along_repeated(w, op, part[0], order)
     moved = along(w, source, same[0], order)
     return reshaped(w, moved, shape) if moved is not None else None
+
+
+def _along_repeated(w: Rewriter, op: Op, run: range, order: NDArray[np.int64]) -> Value | None:
+    """A flattened broadcast in another order of its axes, where that moves only axes of size 1 before the broadcast."""
+    source, shape = op.inputs[0], op.outputs[0].shape
+    spread = w.producer(source)
+    dims = [dim for dim in (source.shape[axis] for axis in run) if isinstance(dim, int)]
+    if spread is None or spread.name != "broadcast" or spread.inputs[0].rank != source.rank or len(dims) != len(run):
+        return None
+    places = np.arange(order.size).reshape(dims)
+    for local in itertools.permutations(range(len(dims))) if len(dims) <= MOST_PARTS else ():
+        if not np.array_equal(places.transpose(local).ravel(), order):
+            continue
+        axes = [*range(run.start), *(run.start + at for at in local), *range(run.stop, source.rank)]
+        small = permuted(w, spread.inputs[0], axes)
+        made = w.producer(small)
+        if made is None or made.name != "permute":
+            wide = tuple(source.shape[axis] for axis in axes)
+            return reshaped(w, emit_layout(w, "broadcast", small, Attrs(shape=wide)), shape)
+    return None
 
 
 # -- elementwise operations -------------------------------------------------------------------------------------------
@@ -171,7 +195,9 @@ def _leader(w: Rewriter, forms: Sequence[Form], op: Op) -> Form | None:
     for form in varying:
         votes.setdefault((form.axes, form.base.shape), []).append(form)
     best = max(votes.values(), key=lambda same: (len(same), same[0].moved, same[0].trivial), default=None)
-    return best[0] if best is not None and not best[0].trivial else None
+    if best is None or best[0].trivial or not (best[0].moved or w.moves_reshapes):
+        return None
+    return best[0]
 
 
 def _elementwise(w: Rewriter, op: Op, forms: Sequence[Form]) -> Form | None:

@@ -53,16 +53,22 @@ def _round(program: BoundProgram) -> BoundProgram | None:
     """``program`` with fewer layout operations, if there is such."""
     parts = _parts(program)
     before = _costs(program, parts)
-    if not before:
-        return None
-    trial, owner = _sunk(program, parts, before)
+    # Moving reshapes too sometimes gains more, and sometimes less, as a reshape before a value of many readers is one.
+    tried = [_gained(program, parts, before, reshapes=reshapes) for reshapes in (False, True)] if before else []
+    better = [found for found in tried if found is not None and _is_better(found, program)]
+    return min(better, key=_cost, default=None)
+
+
+def _gained(
+    program: BoundProgram, parts: Mapping[Value, int], before: Mapping[int, tuple[int, int]], *, reshapes: bool
+) -> BoundProgram | None:
+    """``program`` with the rules applied in those of its parts that gain by it."""
+    trial, owner = _sunk(program, parts, before, reshapes=reshapes)
     after = _costs(trial, owner)
     gaining = {part for part in before if after.get(part, NOTHING) < before[part]}
-    if not gaining:
-        return None
-    if gaining != set(before):
-        trial, _ = _sunk(program, parts, gaining)
-    return trial if _is_better(trial, program) else None
+    if gaining and gaining != set(before):
+        trial, _ = _sunk(program, parts, gaining, reshapes=reshapes)
+    return trial if gaining else None
 
 
 def _costs(program: BoundProgram, parts: Mapping[Value, int]) -> dict[int, tuple[int, int]]:
@@ -78,16 +84,16 @@ def _costs(program: BoundProgram, parts: Mapping[Value, int]) -> dict[int, tuple
 def sink_everywhere(program: BoundProgram) -> BoundProgram:
     """``program`` with every rule applied wherever it can be, whether or not that gains anything."""
     parts = _parts(program)
-    return _sunk(program, parts, set(parts.values()))[0]
+    return _sunk(program, parts, set(parts.values()), reshapes=True)[0]
 
 
 def _is_better(new: BoundProgram, old: BoundProgram) -> bool:
     """Fewer layout operations, or as many but fewer that copy, and no more work."""
+    return _cost(new) < _cost(old) and _contractions(new) <= _contractions(old)
 
-    def cost(program: BoundProgram) -> tuple[int, int]:
-        return _costs(program, defaultdict(int)).get(0, NOTHING)
 
-    return cost(new) < cost(old) and _contractions(new) <= _contractions(old)
+def _cost(program: BoundProgram) -> tuple[int, int]:
+    return _costs(program, defaultdict(int)).get(0, NOTHING)
 
 
 def _contractions(program: BoundProgram) -> int:
@@ -121,10 +127,11 @@ def _parts(program: BoundProgram) -> dict[Value, int]:
 
 
 def _sunk(
-    program: BoundProgram, parts: Mapping[Value, int], enabled: Collection[int]
+    program: BoundProgram, parts: Mapping[Value, int], enabled: Collection[int], *, reshapes: bool
 ) -> tuple[BoundProgram, dict[Value, int]]:
     """``program`` with the rules applied in the parts ``enabled``, and for which part each operation was written."""
     w, values = begin(program)
+    w.moves_reshapes = reshapes
     forms: dict[Value, Form] = {old: whole(new) for old, new in values.items()}
     for op in program.ops:
         with w.origin(op.origin):
