@@ -106,7 +106,7 @@ def test_core_registers_like_a_plugin_and_first() -> None:
     core = registry.records[0]
     assert (core.distribution, core.status, core.module) == ("boundflow-core", "active", "boundflow_core.builtin")
     assert core.brings["executors"] == ("reference", "torch")
-    assert list(registry.commands) == ["plugins", "inspect", "bound", "demo"]
+    assert list(registry.commands) == ["plugins", "inspect", "bound", "plan", "demo"]
 
 
 def test_everything_that_a_plugin_brings_is_registered() -> None:
@@ -116,7 +116,7 @@ def test_everything_that_a_plugin_brings_is_registered() -> None:
         "methods": method("m", "d"),
         "frontends": Frontend("f", "", nothing, nothing, (".f",)),
         "property_readers": PropertyReader("p", "", (".p",), nothing),
-        "executors": Executor("e", "", 0, nothing, nothing),
+        "executors": Executor("e", "", 0, nothing, nothing, nothing),
         "passes": Pass("s", "", 0, nothing),
         "primitives": Composite("c", "", nothing),
         "commands": Command("x", "", nothing),
@@ -342,7 +342,7 @@ def test_an_older_minor_version_is_fine() -> None:
 def test_of_two_plugins_with_one_thing_the_second_is_left_out_as_a_whole(
     first: dict[str, Any], second: dict[str, Any], words: str
 ) -> None:
-    extra = {"executors": [Executor("more", "", 0, nothing, nothing)]}
+    extra = {"executors": [Executor("more", "", 0, nothing, nothing, nothing)]}
     registry = made(plugin("b", **second, **extra), plugin("a", **first))  # given the other way round
     assert record(registry, "a").active
     one = record(registry, "b")
@@ -353,7 +353,7 @@ def test_of_two_plugins_with_one_thing_the_second_is_left_out_as_a_whole(
 
 
 def test_nobody_takes_a_name_from_core() -> None:
-    one = record(made(plugin("a", executors=[Executor("torch", "", 99, nothing, nothing)])), "a")
+    one = record(made(plugin("a", executors=[Executor("torch", "", 99, nothing, nothing, nothing)])), "a")
     assert one.status == "broken" and "boundflow-core" in one.reason
 
 

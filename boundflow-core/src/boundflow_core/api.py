@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from boundflow_core.compiled import Bounds, CompiledBounds, choose_executor
+from boundflow_core.cache import BoundCache, process_cache
+from boundflow_core.compiled import Bounds, CompiledBounds, CompileOptions, choose_executor
 from boundflow_core.errors import LoadError, OptionError, PropertyError
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType
-from boundflow_core.plugins import registry
+from boundflow_core.memory import parse_bytes
+from boundflow_core.plugins import Registry, registry
 from boundflow_core.property import Property
 from boundflow_core.regions import Region
 from boundflow_core.specs import LinearSpec
@@ -68,8 +70,10 @@ def compile(
     batch: int | None = None,
     executor: str = "auto",
     dtype: str = "float32",
-    cache: bool = True,
+    cache: bool | str | BoundCache = True,
+    memory_limit: str | int | None = None,
     differentiable: bool = False,
+    reuse: bool = True,
     **options: Any,
 ) -> CompiledBounds:
     """Writes and plans the bound computation of ``method`` over a network, to be called many times.
@@ -80,8 +84,12 @@ def compile(
         batch: number of regions of each call; None: any.
         executor: "reference", "torch", "auto" (the fastest that can run here) or one that a plugin brings.
         dtype: "float32" or "float64".
-        cache: whether results may be answered from a cache; no method keeps one yet.
+        cache: where results are kept between calls, so that a call runs again only what depends on what has changed:
+            True: in a cache of this object; "process": in one that all objects of the process share; a
+            :class:`boundflow_core.cache.BoundCache`: there; False: nowhere.
+        memory_limit: what the planned peak must not exceed ("2GiB", or bytes); larger calls run in chunks.
         differentiable: keep what gradients of the bounds with respect to weights and region need.
+        reuse: whether values share memory; without it each value has a buffer of its own, as for debugging.
         options: options of the method.
 
     Raises:
@@ -100,12 +108,30 @@ def compile(
         plugins.method(method),
         plugins,
         choose_executor(plugins, executor, differentiable=differentiable),
-        dtype=DType(dtype),
-        spec_rows=spec_rows,
-        batch=batch,
-        differentiable=differentiable,
-        options=options,
+        CompileOptions(
+            dtype=DType(dtype),
+            spec_rows=spec_rows,
+            batch=batch,
+            differentiable=differentiable,
+            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+            cache=_cache(cache, plugins),
+            reuse=reuse,
+            method=options,
+        ),
     )
+
+
+def _cache(choice: bool | str | BoundCache, plugins: Registry) -> BoundCache | None:
+    """The store of bounds for ``cache=choice``."""
+    if isinstance(choice, BoundCache):
+        return choice
+    if choice is False:
+        return None
+    if choice == "process":
+        return process_cache(plugins.new_cache)
+    if choice is True:
+        return plugins.new_cache()
+    raise OptionError(f"cache must be True, False, 'process' or a BoundCache, not {choice!r}")
 
 
 def bound(

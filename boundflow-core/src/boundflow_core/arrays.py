@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from boundflow_core.ir.types import DType, Shape, format_shape
 from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.specs import LinearSpec
 
-__all__ = ["box_arrays", "is_torch", "like", "spec_arrays"]
+__all__ = ["box_arrays", "concatenate", "device_of", "is_torch", "like", "spec_arrays"]
 
 
 def is_torch(array: Any) -> bool:
@@ -27,6 +28,22 @@ def like(array: Any, sample: Any) -> Any:
 
         return torch.as_tensor(np.array(array) if isinstance(array, np.ndarray) else array, device=sample.device)
     return as_numpy(array)
+
+
+def device_of(array: Any) -> str:
+    """Name of the device that ``array`` lies on; NumPy arrays are on the CPU."""
+    return str(array.device) if is_torch(array) else "cpu"
+
+
+def concatenate(parts: Sequence[Any], axis: int) -> Any:
+    """``parts`` joined along ``axis``; a single one is given back as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    if is_torch(parts[0]):
+        import torch
+
+        return torch.cat(list(parts), dim=axis)
+    return np.concatenate(parts, axis=axis)
 
 
 def box_arrays(region: Region, dtype: DType, shape: Shape) -> tuple[Any, Any]:

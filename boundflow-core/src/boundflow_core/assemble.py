@@ -61,8 +61,8 @@ def write_program(
         b=b,
         graph=legal,
         rules={domain.name: domain.rules for domain in used},
-        lower=b.input("lower", (REGIONS, *graph.input_type.shape)),
-        upper=b.input("upper", (REGIONS, *graph.input_type.shape)),
+        lower=b.input("lower", (REGIONS, *graph.input_type.shape), group="region"),
+        upper=b.input("upper", (REGIONS, *graph.input_type.shape), group="region"),
         spec=_spec_rows(b, graph, spec),
         options=options,
     )
@@ -74,7 +74,10 @@ def _spec_rows(b: Builder, graph: PrimalGraph, spec: str | None) -> SpecRows | N
     if spec is None:
         return None
     lead = 1 if spec == "shared" else REGIONS
-    return SpecRows(b.input("C", (lead, ROWS, size(graph.output_type.shape))), b.input("offset", (lead, ROWS)))
+    return SpecRows(
+        b.input("C", (lead, ROWS, size(graph.output_type.shape)), group="spec"),
+        b.input("offset", (lead, ROWS), group="spec"),
+    )
 
 
 def _no_nan(b: Builder, bound: Value, instead: float) -> Value:

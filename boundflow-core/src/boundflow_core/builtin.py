@@ -6,21 +6,22 @@ Light: every function imports what it needs when it is called.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from boundflow_core.extension import Command, Executor, Frontend
+from boundflow_core.extension import Command, Executor, Frontend, Pass
 from boundflow_core.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     import click
 
     from boundflow_core.ir.primal import PrimalGraph
+    from boundflow_core.ir.program import BoundProgram
     from boundflow_core.planner.plan import PlanBundle
-
-    Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    from boundflow_core.planner.storage import MemoryTraits
+    from boundflow_core.scheduler import Session
 
 BOUNDFLOW_API = (1, 0)
 
@@ -33,14 +34,16 @@ def boundflow_register_executors() -> list[Executor]:
             "NumPy, operation by operation: the meaning of the programs",
             rank=0,
             unavailable=lambda: None,
-            prepare=_prepare("boundflow_core.executors.reference"),
+            open=_open("boundflow_core.executors.reference"),
+            traits=_traits("boundflow_core.executors.reference"),
         ),
         Executor(
             "torch",
             "PyTorch on the CPU, or on CUDA where the arrays are",
             rank=10,
             unavailable=_torch_missing,
-            prepare=_prepare("boundflow_core.executors.torch"),
+            open=_open("boundflow_core.executors.torch"),
+            traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
         ),
     ]
@@ -60,11 +63,30 @@ def boundflow_register_frontends() -> list[Frontend]:
 
 
 @hookimpl
+def boundflow_register_passes() -> list[Pass]:
+    return [
+        Pass(
+            "layout-simplify",
+            "identities, runs and inverse pairs of layout operations become fewer",
+            rank=100,
+            run=_pass("boundflow_core.planner.layout.local", "simplify_layout"),
+        ),
+        Pass(
+            "layout-sink",
+            "permutations and reshapes move to where they cancel",
+            rank=110,
+            run=_pass("boundflow_core.planner.layout.sink", "sink_layout"),
+        ),
+    ]
+
+
+@hookimpl
 def boundflow_register_commands() -> list[Command]:
     return [
         Command("plugins", "Show which plugins are installed, and what they bring.", _command("plugins")),
         Command("inspect", "Summarize a network, and which methods support it.", _command("inspect")),
         Command("bound", "Compute guaranteed bounds on the outputs of a network.", _command("bound")),
+        Command("plan", "Show how bounds would be computed: tasks, memory, caching.", _command("plan")),
         Command("demo", "Certify two small networks on handwritten digits.", _command("demo")),
     ]
 
@@ -88,12 +110,28 @@ def _torch_missing() -> str | None:
     return None if find_spec("torch") else "torch is not installed: pip install 'boundflow-core[torch]'"
 
 
-def _prepare(module: str) -> Callable[[PlanBundle], Run]:
-    def prepare(plan: PlanBundle) -> Run:
-        run: Run = import_module(module).prepare(plan)
-        return run
+def _open(module: str) -> Callable[[PlanBundle, Any], Session]:
+    def open_session(plan: PlanBundle, device: Any) -> Session:
+        session: Session = import_module(module).open_session(plan, device)
+        return session
 
-    return prepare
+    return open_session
+
+
+def _traits(module: str) -> Callable[[], MemoryTraits]:
+    def traits() -> MemoryTraits:
+        found: MemoryTraits = import_module(module).TRAITS
+        return found
+
+    return traits
+
+
+def _pass(module: str, name: str) -> Callable[[BoundProgram], BoundProgram]:
+    def run(program: BoundProgram) -> BoundProgram:
+        changed: BoundProgram = getattr(import_module(module), name)(program)
+        return changed
+
+    return run
 
 
 def _command(name: str) -> Callable[[], click.Command]:

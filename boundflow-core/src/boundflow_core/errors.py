@@ -11,6 +11,7 @@ __all__ = [
     "IRError",
     "InputError",
     "LoadError",
+    "MemoryLimitError",
     "OptionError",
     "PluginError",
     "PropertyError",
@@ -41,6 +42,10 @@ class PropertyError(BoundFlowError):
 
 class OptionError(BoundFlowError):
     """An option has an unknown name or value."""
+
+
+class MemoryLimitError(BoundFlowError):
+    """The smallest piece of work does not fit into the memory limit; found before anything runs."""
 
 
 class PluginError(BoundFlowError):

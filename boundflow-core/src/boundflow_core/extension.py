@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import click
 
     from boundflow_core.planner.plan import PlanBundle
+    from boundflow_core.planner.storage import MemoryTraits
     from boundflow_core.property import Property
+    from boundflow_core.scheduler import Session
 
 __all__ = [
     "Command",
@@ -178,7 +180,8 @@ class Executor:
         rank: of the available executors, "auto" takes the one of highest rank.
         unavailable: why it cannot run here ("torch is not installed: pip install ..."), or None where it can. Must
             be quick and must not import a heavy package.
-        prepare: ``prepare(plan) -> run`` where ``run(inputs) -> outputs``, arrays by name.
+        open: ``open(plan, device) -> session``, the plan ready to run on a device (None: the executor's own choice).
+        traits: what its kernels can do with memory.
         fused: composites that it runs as a whole; all others reach it written out in primitives.
         differentiable: whether it can run plans that keep what a gradient needs.
     """
@@ -187,19 +190,26 @@ class Executor:
     doc: str
     rank: int
     unavailable: Callable[[], str | None]
-    prepare: Callable[[PlanBundle], Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+    open: Callable[[PlanBundle, Any], Session]
+    traits: Callable[[], MemoryTraits]
     fused: frozenset[str] = frozenset()
     differentiable: bool = False
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A planner pass on programs. Passes run in the order of ``rank``, ties by name."""
+    """A planner pass from program to program. Passes of a stage run in the order of ``rank``, ties by name.
+
+    Attributes:
+        stage: "program" (composites are still whole) or "primitives" (those that the executor has no kernel for are
+            written out).
+    """
 
     name: str
     doc: str
     rank: int
     run: Callable[[BoundProgram], BoundProgram]
+    stage: str = "primitives"
 
 
 @dataclass(frozen=True)

@@ -1,113 +1,149 @@
-from __future__ import annotations
+"""Plans run as the interpreter does, whatever memory, tasks and cache the plan makes use of."""
 
-from collections import Counter
+from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from boundflow_core.errors import IRError
-from boundflow_core.executors import reference
-from boundflow_core.executors.steps import make_runner
-from boundflow_core.extension import Executor
+from boundflow_core.cache import BoundCache
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.constants import live
 from boundflow_core.ir.evaluate import evaluate
-from boundflow_core.ir.program import Composite
-from boundflow_core.planner.pipeline import make_plan
+from boundflow_core.ir.program import BoundProgram
 
-EXECUTOR = Executor("reference", "", 0, lambda: None, reference.prepare)
+from ..programs import B, inputs_for, live, programs
+from ..running import Array, assert_equal, run, run_once, schedule
 
-
-class Parameter:
-    def __init__(self, values):
-        self.values = np.array(values, dtype=np.float32)
-        self.dtype, self.shape = self.values.dtype, self.values.shape
-
-    def detach(self):
-        return self
-
-    def cpu(self):
-        return self
-
-    def numpy(self):
-        return self.values
+SIZES = st.sampled_from([{"B": 1, "S": 1}, {"B": 2, "S": 3}, {"B": 3, "S": 1}])
 
 
-def counted(program):
-    calls: Counter[str] = Counter()
+@settings(max_examples=250)
+@given(programs, SIZES, st.booleans(), st.booleans(), st.booleans())
+def test_random_programs_run_as_the_interpreter_runs_them(
+    program: BoundProgram, sizes: dict[str, int], reuse: bool, one_task: bool, cached: bool
+) -> None:
+    inputs = inputs_for(program, sizes)
+    before = {name: array.copy() for name, array in inputs.items()}
+    sizes = {symbol: sizes[symbol] for symbol in program.symbols()}
+    cache = BoundCache() if cached else None
+    made = schedule(program, sizes, reuse=reuse, one_task=one_task, cache=cache)
+    first = run(made, inputs)
+    # Sums of arrays that lie otherwise in memory are rounded otherwise, so not bit for bit.
+    assert_equal(first, evaluate(program, inputs), rtol=1e-12)
+    kept = {name: array.copy() for name, array in first.items()}
+    for array in first.values():
+        assert array.flags.writeable
+        array[...] = 0
+    other = run(made, inputs_for(program, sizes, seed=1))
+    assert_equal(other, evaluate(program, inputs_for(program, sizes, seed=1)), rtol=1e-12)
+    assert_equal(run(made, inputs), kept)
+    assert_equal(inputs, before)
 
-    def kernel(op):
-        def call(*arrays):
-            calls[op.name] += 1
-            return op.spec.reference(arrays, op.attrs)
 
-        return call
+@settings(max_examples=100)
+@given(programs, SIZES)
+def test_all_plans_give_the_same_bits(program: BoundProgram, sizes: dict[str, int]) -> None:
+    inputs = inputs_for(program, sizes)
+    plain = run_once(program, inputs, "reference", reuse=False, one_task=True)
+    for reuse in (False, True):
+        for one_task in (False, True):
+            got = run_once(program, inputs, "reference", reuse=reuse, one_task=one_task, cache=BoundCache())
+            assert_equal(got, plain)
 
-    def load(constant, value):
-        return np.asarray(constant.numpy(), dtype=value.type.dtype.numpy)
 
-    return make_runner(program, kernel, load, lambda value: np.asarray), calls
+@settings(max_examples=150)
+@given(programs, SIZES, st.lists(st.sampled_from(["x", "y", "alpha", "C"]), min_size=1, max_size=4), st.booleans())
+def test_calls_that_share_some_inputs_give_the_same_bits_as_without_a_cache(
+    program: BoundProgram, sizes: dict[str, int], changes: list[str], one_task: bool
+) -> None:
+    sizes = {symbol: sizes[symbol] for symbol in program.symbols()}
+    cached = schedule(program, sizes, cache=BoundCache(), one_task=one_task)
+    plain = schedule(program, sizes)
+    old, new = inputs_for(program, sizes), inputs_for(program, sizes, seed=1)
+    calls = [old, *({**old, name: new[name]} for name in changes), old, new]
+    for inputs in calls:
+        assert_equal(run(cached, inputs), run(plain, inputs))
 
 
-def test_what_follows_from_frozen_constants_runs_once():
+# -- where nothing, or next to nothing, is to be done -----------------------------------------------------------------
+
+
+def degenerate() -> dict[str, BoundProgram]:
+    def made(write: object) -> BoundProgram:
+        b = Builder()
+        return b.finish(write(b, b.input("x", (B, 4), group="region")))  # type: ignore[operator]
+
+    weights = np.arange(8.0).reshape(4, 2)
+    return {
+        "output is input": made(lambda b, x: {"out": x}),
+        "output is constant": made(lambda b, x: {"out": b.constant(weights)}),
+        "output is weight that may change": made(lambda b, x: {"out": b.constant(live(weights))}),
+        "output follows from constants": made(lambda b, x: {"out": b.neg(b.constant(weights)), "x": b.neg(x)}),
+        "output depends on the batch alone": made(lambda b, x: {"out": b.broadcast(b.constant(weights), (B, 4, 2))}),
+        "output is a view of the input": made(lambda b, x: {"out": b.permute(x, (1, 0))}),
+        "one output under two names": made(lambda b, x: {"one": b.exp(x), "two": b.exp(x)}),
+        "scalar output": made(lambda b, x: {"out": b.reduce_sum(x, (0, 1))}),
+        "views of weights that may change": made(
+            lambda b, x: {
+                "permuted": b.permute(b.constant(live(weights)), (1, 0)),
+                "sliced": b.slice(b.constant(live(weights)), (1, 0), (4, 2), (2, 1)),
+                "spread": b.exp(b.broadcast(b.constant(live(weights)), (B, 4, 2))),
+                "product": b.matmul(x, b.permute(b.reshape(b.constant(live(weights)), (2, 4)), (1, 0))),
+            }
+        ),
+        "spread input": made(
+            lambda b, x: {"out": b.broadcast(b.reshape(b.exp(x), (B, 1, 4)), (B, 3, 4)), "sum": b.reduce_sum(x, (1,))}
+        ),
+        "choice between flags": made(
+            lambda b, x: {"out": b.where(b.compare(x, 0.0, "lt"), b.compare(x, 1.0, "lt"), b.compare(x, -1.0, "lt"))}
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", degenerate())
+@pytest.mark.parametrize("one_task", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_next_to_nothing_to_do(name: str, one_task: bool, batch: int) -> None:
+    program = degenerate()[name]
+    inputs = {"x": np.random.default_rng(0).normal(size=(batch, 4))}
+    for cache in (None, BoundCache()):
+        made = schedule(program, {"B": batch}, cache=cache, one_task=one_task)
+        for _ in range(3):
+            got = run(made, inputs)
+            assert_equal(got, evaluate(program, inputs))
+            for array in got.values():
+                array[...] = 7.0
+
+
+def with_convolution() -> BoundProgram:
+    """A value that a kernel allocates: viewed, kept for later stages, and written over afterwards."""
     b = Builder()
-    x = b.input("x", (2,))
-    program = b.finish({"y": b.neg(x) + b.exp(b.abs(b.constant(np.array([0.0, -1.0]))))})
-    runner, calls = counted(program)
-    assert calls == {"abs": 1, "exp": 1}
-    for number in (1, 2):
-        assert runner({"x": np.zeros(2)})["y"].tolist() == pytest.approx([1, np.e])
-        assert calls == {"abs": 1, "exp": 1, "neg": number, "add": number}
+    x = b.input("x", (B, 1, 4, 4), group="region")
+    rows = b.input("C", (3, 32), group="spec")
+    out = b.conv2d(x, b.constant(np.ones((2, 1, 3, 3))), padding=(1, 1, 1, 1))
+    flat = b.reshape(b.permute(out, (0, 2, 3, 1)), (B, 32))
+    wide = b.broadcast(b.reshape(b.reduce_sum(out, (2, 3)), (B, 2, 1)), (B, 2, 5))
+    product = b.matmul(flat, rows, transpose_b=True)
+    in_place = b.matmul(b.reshape(out, (B, 32)), rows, transpose_b=True)
+    return b.finish(
+        {
+            "out": product,
+            "view of it": in_place,
+            "viewed": b.permute(out, (0, 3, 2, 1)),
+            "spread": b.matmul(wide, b.matmul(b.constant(np.ones((5, 32))), rows, transpose_b=True)),
+            "abs": b.neg(b.abs(out)),
+        }
+    )
 
 
-def test_live_constants_and_what_follows_from_them_are_read_at_each_run():
-    weight = Parameter([1.0, 2.0])
-    b = Builder()
-    x = b.input("x", (2,))
-    runner, calls = counted(b.finish({"y": x * b.abs(b.constant(live(weight)))}))
-    assert runner({"x": np.ones(2)})["y"].tolist() == [1, 2]
-    weight.values[:] = [-3, -4]
-    assert runner({"x": np.ones(2)})["y"].tolist() == [3, 4] and calls["abs"] == 2
-
-
-def test_values_are_freed_after_their_last_use_and_views_of_them_stay():
-    b = Builder()
-    x = b.input("x", (2, 2))
-    y = b.exp(x)
-    view = b.permute(y, (1, 0))
-    program = b.finish({"sum": b.neg(y), "view": b.abs(view), "kept": view, "x": x})
-    runner, _ = counted(program)
-    freed = [slot for step in runner.steps for slot in step.frees]
-    assert len(freed) == len(set(freed)) == 1
-    array = np.array([[1.0, 2], [3, 4]])
-    for _ in range(2):
-        results = runner({"x": array})
-        for name, value in evaluate(program, {"x": array}).items():
-            np.testing.assert_array_equal(results[name], value)
-
-
-def test_a_result_may_be_a_constant_or_an_input():
-    b = Builder()
-    x, c = b.input("x", (1,)), b.constant(np.array([5.0]))
-    runner, _ = counted(b.finish({"x": x, "c": c, "n": b.neg(c)}))
-    results = runner({"x": np.array([1.0])})
-    assert (results["x"][0], results["c"][0], results["n"][0]) == (1, 5, -5)
-
-
-def test_operations_of_several_results_are_refused():
-    two = Composite("two", "", lambda b, xs, attrs: (b.exp(xs[0]), b.neg(xs[0])))
-    b = Builder()
-    y, z = b.emit(two, b.input("x", (1,)))
-    with pytest.raises(IRError, match="two has 2 outputs"):
-        counted(b.finish({"y": y, "z": z}))
-
-
-def test_the_reference_executor_runs_plans():
-    two = Composite("two", "", lambda b, xs, attrs: (b.exp(xs[0]), b.neg(xs[0])))
-    b = Builder()
-    y, z = b.emit(two, b.input("x", (1,)))
-    plan = make_plan(b.finish({"y": y, "z": z / 0.0}), {}, EXECUTOR)
-    results = reference.prepare(plan)({"x": [1.0]})
-    assert results["y"][0] == pytest.approx(np.e) and results["z"][0] == -np.inf
-    assert plan.lowering.counts == {"reference": 3}
-    assert plan.lowering.fallbacks == {"two: reference has no fused kernel, runs its decomposition": 1}
+def test_values_that_kernels_allocate_survive_in_the_cache() -> None:
+    program = with_convolution()
+    numbers = np.random.default_rng(0)
+    made = schedule(program, {"B": 2}, cache=BoundCache())
+    regions = [numbers.normal(size=(2, 1, 4, 4)) for _ in range(2)]
+    specs = [numbers.normal(size=(3, 32)) for _ in range(3)]
+    for region in (0, 1, 0, 1):
+        for spec in (0, 1, 2, 0):
+            inputs: dict[str, Array] = {"x": regions[region], "C": specs[spec]}
+            assert_equal(run(made, inputs), evaluate(program, inputs), rtol=1e-12)

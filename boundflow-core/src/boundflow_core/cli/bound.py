@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 import boundflow_core as bf
 from boundflow_core.cli import bound_table
 from boundflow_core.cli.files import check_output, finite_or_text, read_array, write_json
-from boundflow_core.errors import InputError
+from boundflow_core.cli.progress import chunk_progress
+from boundflow_core.compiled import Progress
+from boundflow_core.errors import InputError, OptionError
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import format_shape
+from boundflow_core.memory import parse_bytes
 from boundflow_core.plugins import Registry, registry
 from boundflow_core.regions import Region
 
-__all__ = ["Outcome", "command", "compute", "default_method"]
+__all__ = ["Outcome", "command", "compute", "default_method", "memory_amount"]
 
 QUICK = 100  # methods of this rank or above are slow, and used only when they are asked for
 NORMS = {"inf": math.inf, "2": 2.0, "1": 1.0}
@@ -77,6 +80,16 @@ def radius(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
     return number
 
 
+def memory_amount(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """``--memory-limit``: an amount of memory in bytes, as in "2GiB"."""
+    if value is None:
+        return None
+    try:
+        return parse_bytes(value)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command("bound")
 @click.argument("net")
 @click.option("--vnnlib", metavar="PROP", help="Bound over the input boxes of this property file.")
@@ -89,6 +102,7 @@ def radius(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="To compute in."
 )
+@click.option("--memory-limit", callback=memory_amount, metavar="2GiB", help="Run in chunks that need no more memory.")
 @click.option("--json", "json_path", metavar="OUT|-", help="Write the result as JSON to a file, or to stdout for -.")
 def command(
     net: str,
@@ -100,6 +114,7 @@ def command(
     executor: str,
     spec: str | None,
     dtype: str,
+    memory_limit: int | None,
     json_path: str | None,
 ) -> None:
     """Compute guaranteed bounds on the outputs of the network in the file NET.
@@ -126,7 +141,19 @@ def command(
     else:
         region = ball(net, graph, str(center), eps, NORMS[norm or "inf"])
     rows = None if spec is None else spec_rows(net, graph, spec, regions(region))
-    outcome = compute(graph, region, rows, chosen, executor, dtype, loaded, twice=json_path is not None)
+    with chunk_progress(shown=json_path != "-") as progress:
+        outcome = compute(
+            graph,
+            region,
+            rows,
+            chosen,
+            executor,
+            dtype,
+            loaded,
+            memory_limit=memory_limit,
+            progress=progress,
+            twice=json_path is not None,
+        )
     if json_path is not None:
         write_json(outcome.to_json(), json_path)
     if json_path != "-":
@@ -237,6 +264,8 @@ def compute(
     dtype: str,
     loaded: float,
     *,
+    memory_limit: int | None = None,
+    progress: Progress | None = None,
     twice: bool,
 ) -> Outcome:
     """Compile and run.
@@ -244,22 +273,33 @@ def compute(
     Args:
         region: B regions, with their batch axis.
         loaded: seconds that loading took.
+        memory_limit: bytes that the planned peak must not exceed.
+        progress: told of each chunk.
         twice: run once more, to tell what a run takes when everything is warm.
     """
     count = regions(region)
     started = perf_counter()
     rows = None if spec is None else spec.rows
-    run = bf.compile(graph, method=method, spec_rows=rows, batch=count, executor=executor, dtype=dtype, cache=False)
+    run = bf.compile(
+        graph,
+        method=method,
+        spec_rows=rows,
+        batch=count,
+        executor=executor,
+        dtype=dtype,
+        cache=False,
+        memory_limit=memory_limit,
+    )
     compiled = perf_counter() - started
     before = run.stats.compile_seconds
     started = perf_counter()
-    bounds = run(region, spec)
+    bounds = run(region, spec, progress=progress)
     # what is compiled for these very sizes is compiled by the first run
     late = run.stats.compile_seconds - before
     seconds = {"load": loaded, "compile": compiled + late, "first_run": perf_counter() - started - late}
     if twice:
         started = perf_counter()
-        bounds = run(region, spec)
+        bounds = run(region, spec, progress=progress)
         seconds["run"] = perf_counter() - started
     return Outcome(
         method=method,

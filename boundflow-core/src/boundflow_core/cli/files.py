@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from boundflow_core.errors import InputError
 
-__all__ = ["check_output", "finite_or_text", "read_array", "write_json"]
+__all__ = ["check_output", "finite_or_text", "read_array", "write_json", "write_text"]
 
 STDOUT = "-"
 
@@ -71,7 +71,15 @@ def write_json(values: Mapping[str, Any], path: str) -> None:
     Raises:
         InputError: the file cannot be written after all.
     """
-    text = json.dumps(values, allow_nan=False) + "\n"
+    write_text(json.dumps(values, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: str) -> None:
+    """Write ``text``, to stdout for ``"-"``; a file appears whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written after all.
+    """
     if path == STDOUT:
         click.echo(text, nl=False)
         return

@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from boundflow_core.executors.steps import Kernel, make_runner
+from boundflow_core.executors.numpy_kernels import KERNELS
+from boundflow_core.executors.steps import Kernel, StepSession
 from boundflow_core.ir.constants import Constant, as_numpy
 from boundflow_core.ir.program import Op, Primitive, Value
 from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.planner.storage import ALIGNMENT, MemoryTraits
 
-__all__ = ["prepare"]
+__all__ = ["TRAITS", "open_session"]
+
+TRAITS = MemoryTraits(into=frozenset(KERNELS))
 
 
-def prepare(plan: PlanBundle) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """A runner of ``plan`` from arrays (NumPy or torch) by name to NumPy arrays by name."""
-    runner = make_runner(plan.program, _kernel, _load, _convert)
+def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
+    """``plan`` ready to run on NumPy arrays."""
+    with np.errstate(all="ignore"):
+        return _QuietSession(plan, _NumpyBackend())
 
-    def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+
+class _QuietSession(StepSession):
+    @contextmanager
+    def running(self) -> Iterator[None]:
         with np.errstate(all="ignore"):
-            return runner(inputs)
-
-    return run
+            yield
 
 
-def _kernel(op: Op) -> Kernel:
-    assert isinstance(op.spec, Primitive)
-    reference, attrs = op.spec.reference, op.attrs
-    return lambda *arrays: reference(arrays, attrs)
+class _NumpyBackend:
+    def allocate(self, count: int) -> Any:
+        memory = np.empty(count + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        return memory[start : start + count]
 
+    def view(
+        self, memory: Any, start: int, value: Value, shape: Sequence[int], strides: Sequence[int], offset: int
+    ) -> Any:
+        dtype = value.type.dtype.numpy
+        bytewise = [stride * dtype.itemsize for stride in strides]
+        return np.ndarray(tuple(shape), dtype, memory, start + offset * dtype.itemsize, bytewise)
 
-def _load(constant: Constant, value: Value) -> Any:
-    return np.asarray(constant.numpy(), dtype=value.type.dtype.numpy)
+    def load(self, constant: Constant, value: Value) -> Any:
+        return np.asarray(constant.numpy(), dtype=value.type.dtype.numpy)
 
+    def convert(self, array: Any, value: Value) -> Any:
+        return np.asarray(as_numpy(array), dtype=value.type.dtype.numpy)
 
-def _convert(value: Value) -> Callable[[Any], Any]:
-    dtype = value.type.dtype.numpy
-    return lambda array: np.asarray(as_numpy(array), dtype=dtype)
+    def copy(self, target: Any, source: Any) -> None:
+        target[...] = source
+
+    def clone(self, array: Any) -> Any:
+        return np.array(array)
+
+    def kernel(self, op: Op) -> Kernel:
+        if op.name in KERNELS:
+            return KERNELS[op.name](op)
+        assert isinstance(op.spec, Primitive)
+        reference, attrs = op.spec.reference, op.attrs
+        return lambda *arrays: reference(arrays, attrs)

@@ -1,113 +1,250 @@
-"""What executors that run operation by operation share: a flat list of bound calls over numbered slots."""
+"""What executors that run operation by operation share: flat lists of bound calls on preallocated buffers.
+
+An executor brings a :class:`Backend`: how it allocates, views, loads, and which kernel runs an operation. From that and
+a plan, :class:`StepSession` prepares everything once; a run is then nothing but the calls, one after another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import BoundProgram, Op, Value
-from boundflow_core.planner.storage import last_uses
+from boundflow_core.ir.types import concrete_dim, concrete_shape
+from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.planner.storage import StoragePlan
 
-__all__ = ["Kernel", "Step", "StepRunner", "make_runner"]
+__all__ = ["Backend", "Kernel", "StepSession"]
 
 Kernel = Callable[..., Any]
+Slots = list[Any]
+Call = Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One call: ``slots[output] = call(*slots[inputs])``, after which the slots in ``frees`` are dead."""
+class Backend(Protocol):
+    """The array library of an executor. Arrays lie on one device."""
 
-    call: Kernel
-    inputs: tuple[int, ...]
-    output: int
-    frees: tuple[int, ...]
+    def allocate(self, count: int) -> Any:
+        """One piece of memory of ``count`` bytes, aligned for every element type."""
+
+    def view(
+        self, memory: Any, start: int, value: Value, shape: Sequence[int], strides: Sequence[int], offset: int
+    ) -> Any:
+        """An array of ``value``'s type in ``memory``: bytes from ``start`` on, strides and offset in elements."""
+
+    def load(self, constant: Constant, value: Value) -> Any:
+        """A constant as an array of the value's type."""
+
+    def convert(self, array: Any, value: Value) -> Any:
+        """A caller's array in the value's type, on the device; may share memory with it."""
+
+    def copy(self, target: Any, source: Any) -> None:
+        """Writes ``source`` into ``target``."""
+
+    def clone(self, array: Any) -> Any:
+        """A contiguous copy that the caller owns."""
+
+    def kernel(self, op: Op) -> Kernel:
+        """``kernel(*inputs, out=None) -> output`` of a primitive.
+
+        It writes into ``out`` where the executor's traits say so, and otherwise never gets one.
+        """
 
 
-@dataclass(frozen=True)
-class StepRunner:
-    """A program ready to run.
+class StepSession:
+    """A plan ready to run on one backend, holding its memory.
 
-    Attributes:
-        slots: initial content: frozen constants and what follows from them alone; None elsewhere.
-        inputs: slot and converter of each input.
-        live: slot and loader of each constant that may change between runs, read at each run.
+    Not for use by two threads at once.
     """
 
-    slots: tuple[Any, ...]
-    inputs: Mapping[str, tuple[int, Callable[[Any], Any]]]
-    live: tuple[tuple[int, Callable[[], Any]], ...]
-    steps: tuple[Step, ...]
-    outputs: Mapping[str, int]
+    def __init__(self, plan: PlanBundle, backend: Backend) -> None:
+        self._backend = backend
+        self._planned = not plan.differentiable
+        program = plan.program.bind(plan.sizes)
+        # The bound program has values of its own; plan and tasks speak of the symbolic ones.
+        values, bound_ops = _values(plan.program), dict(zip(plan.program.ops, program.ops, strict=True))
+        self._number = {value: slot for slot, value in enumerate(values)}
+        self._slots: Slots = [None] * len(values)
+        self._live = [(self._number[v], c, v) for v, c in plan.program.constants.items() if c.is_live]
+        self._inputs = [(value, self._number[value]) for value in plan.program.inputs]
+        self._results = {name: self._number[value] for name, value in plan.program.outputs.items()}
+        # Values that kernels allocate themselves, and the calls that make the views of each anew.
+        self._own: list[int] = []
+        self._views: dict[Value, list[Call]] = {}
+        if self._planned:
+            self._place(plan)
+        fixed = self._load_constants(plan, bound_ops)
+        self._tasks = self._make_tasks(plan, bound_ops, fixed)
 
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        slots = list(self.slots)
-        for name, (slot, convert) in self.inputs.items():
-            slots[slot] = convert(inputs[name])
-        for slot, load in self.live:
-            slots[slot] = load()
-        for step in self.steps:
-            slots[step.output] = step.call(*[slots[i] for i in step.inputs])
-            for slot in step.frees:
-                slots[slot] = None
-        return {name: slots[slot] for name, slot in self.outputs.items()}
+    # -- preparation --------------------------------------------------------------------------------------------------
+
+    def _place(self, plan: PlanBundle) -> None:
+        """Views of the arena for every value that lies in it."""
+        storage, sizes = plan.storage, plan.sizes
+        self.memory = self._backend.allocate(storage.arena_bytes)
+        for value, index in storage.home.items():
+            if not storage.buffers[index].planned:
+                self._own.append(self._number[value])
+                continue
+            seen = storage.views[value]
+            self._slots[self._number[value]] = self._backend.view(
+                self.memory,
+                storage.offsets[index],
+                value,
+                concrete_shape(value.shape, sizes),
+                concrete_shape(seen.strides, sizes),
+                concrete_dim(seen.offset, sizes),
+            )
+
+    def _load_constants(self, plan: PlanBundle, bound_ops: Mapping[Op, Op]) -> set[Value]:
+        """Loads frozen constants and computes what follows from them alone; gives all values known from here on."""
+        program = plan.program
+        known = {value for value, constant in program.constants.items() if not constant.is_live}
+        for value in known:
+            self._slots[self._number[value]] = self._backend.load(program.constants[value], value)
+        read = set(program.outputs.values())
+        for op in program.ops:
+            if known.issuperset(op.inputs):
+                self._slots[self._target(op)] = self._kernel(op, bound_ops)(
+                    *(self._slots[s] for s in self._sources(op))
+                )
+                known.update(op.outputs)
+            else:
+                read.update(op.inputs)
+        for value in known - read:
+            self._slots[self._number[value]] = None  # used only to compute others beforehand
+        return known
+
+    def _make_tasks(
+        self, plan: PlanBundle, bound_ops: Mapping[Op, Op], known: set[Value]
+    ) -> dict[str, tuple[Call, ...]]:
+        # What kernels allocate is let go of after the last use of it and of all its views.
+        dead: dict[int, list[int]] = {}
+        for buffer in plan.storage.buffers:
+            if self._planned and not buffer.planned:
+                dead.setdefault(buffer.last_use, []).extend(self._number[value] for value in buffer.alias_group)
+        position = {op: index for index, op in enumerate(plan.program.ops)}
+        tasks = {}
+        for task in plan.graph.topo_sort():
+            calls: list[Call] = []
+            for op in task.ops:
+                if op.outputs[0] in known:
+                    continue
+                calls.extend(self._calls(plan, op, self._kernel(op, bound_ops), known))
+                if position[op] in dead:
+                    calls.append(_forget(self._slots, dead[position[op]]))
+            tasks[task.name] = tuple(calls)
+        return tasks
+
+    def _calls(self, plan: PlanBundle, op: Op, kernel: Kernel, known: set[Value]) -> list[Call]:
+        out, storage = op.outputs[0], plan.storage
+        sources, target = self._sources(op), self._target(op)
+        if not self._planned:
+            return [_allocating(self._slots, kernel, sources, target)]
+        base = storage.views[out].base
+        if self._is_own(storage, out):
+            call = _allocating(self._slots, kernel, sources, target)
+            if base is not out:
+                self._views.setdefault(base, []).append(call)
+            return [call]
+        if base is not out:
+            return []  # a view of the arena, made beforehand
+        lies = [value in known or (value in storage.home and not self._is_own(storage, value)) for value in op.inputs]
+        if all(lies):
+            return [partial(kernel, *(self._slots[slot] for slot in sources), out=self._slots[target])]
+        return [_into(self._slots, kernel, sources, self._slots[target])]
+
+    def _is_own(self, storage: StoragePlan, value: Value) -> bool:
+        """Whether a kernel allocates ``value``, or what it is a view of."""
+        return value in storage.home and not storage.buffers[storage.home[value]].planned
+
+    def _kernel(self, op: Op, bound_ops: Mapping[Op, Op]) -> Kernel:
+        if len(op.outputs) != 1:
+            raise IRError(f"{op.name} has {len(op.outputs)} outputs; executors by steps take primitives")
+        return self._backend.kernel(bound_ops[op])
+
+    def _sources(self, op: Op) -> list[int]:
+        return [self._number[value] for value in op.inputs]
+
+    def _target(self, op: Op) -> int:
+        return self._number[op.outputs[0]]
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What must hold while the session is used, from :meth:`start` to :meth:`results`."""
+        yield
+
+    def start(self, inputs: Mapping[str, Any]) -> None:
+        """Brings the inputs and the weights that may have changed into place, and lets go of what is left over."""
+        for slot in self._own:
+            self._slots[slot] = None
+        for value, slot in self._inputs:
+            array = self._backend.convert(inputs[value.name], value)
+            if self._planned:
+                self._backend.copy(self._slots[slot], array)
+            else:
+                self._slots[slot] = array
+        for slot, constant, value in self._live:
+            self._slots[slot] = self._backend.load(constant, value)
+
+    def run_task(self, name: str) -> None:
+        for call in self._tasks[name]:
+            call()
+
+    def read(self, value: Value) -> Any:
+        """A copy of ``value``, after the task that makes it."""
+        return self._backend.clone(self._slots[self._number[value]])
+
+    def write(self, value: Value, array: Any) -> None:
+        """Puts ``array`` in the place of ``value``, as the task that makes it would have, and its views with it.
+
+        Nobody may write to ``array`` from here on.
+        """
+        slot = self._number[value]
+        if self._slots[slot] is None:
+            self._slots[slot] = array
+            for call in self._views.get(value, ()):
+                call()
+        else:
+            self._backend.copy(self._slots[slot], array)
+
+    def results(self) -> dict[str, Any]:
+        """The outputs, as arrays that the caller owns."""
+        if not self._planned:
+            return {name: self._slots[slot] for name, slot in self._results.items()}
+        return {name: self._backend.clone(self._slots[slot]) for name, slot in self._results.items()}
 
 
-def make_runner(
-    program: BoundProgram,
-    kernel: Callable[[Op], Kernel],
-    load: Callable[[Constant, Value], Any],
-    convert: Callable[[Value], Callable[[Any], Any]],
-) -> StepRunner:
-    """A runner for a program of concrete shapes.
-
-    Args:
-        kernel: the callable of an operation, from arrays to its one output.
-        load: a constant as an array of the value's type.
-        convert: how an input is brought to the value's type.
-    """
-    number = {value: slot for slot, value in enumerate(_values(program))}
-    slots: list[Any] = [None] * len(number)
-    live = {value: constant for value, constant in program.constants.items() if constant.is_live}
-    known: set[Value] = set()
-    for value, constant in program.constants.items():
-        if value not in live:
-            slots[number[value]] = load(constant, value)
-            known.add(value)
-    last = last_uses(program)
-    made = set(program.inputs) | set(live)
-    steps = []
-    for index, op in enumerate(program.ops):
-        call, sources, target = kernel(op), [number[value] for value in op.inputs], _one(op)
-        if all(value in known for value in op.inputs):
-            slots[number[target]] = call(*[slots[slot] for slot in sources])
-            known.add(target)
-            continue
-        frees = [number[v] for v in dict.fromkeys(op.inputs) if v in made and last[v] == index]
-        steps.append(Step(call, tuple(sources), number[target], tuple(frees)))
-        made.add(target)
-    needed = {slot for step in steps for slot in step.inputs} | {number[v] for v in program.outputs.values()}
-    return StepRunner(
-        slots=tuple(array if slot in needed else None for slot, array in enumerate(slots)),
-        inputs={value.name: (number[value], convert(value)) for value in program.inputs},
-        live=tuple((number[value], _loader(load, constant, value)) for value, constant in live.items()),
-        steps=tuple(steps),
-        outputs={name: number[value] for name, value in program.outputs.items()},
-    )
+def _values(program: BoundProgram) -> list[Value]:
+    return [*program.inputs, *program.constants, *(value for op in program.ops for value in op.outputs)]
 
 
-def _loader(load: Callable[[Constant, Value], Any], constant: Constant, value: Value) -> Callable[[], Any]:
-    return lambda: load(constant, value)
+# Where all operands lie in the arena or are frozen, a call is bound to its arrays; these are for the others.
 
 
-def _values(program: BoundProgram) -> Sequence[Value]:
-    made = [value for op in program.ops for value in op.outputs]
-    return [*program.inputs, *program.constants, *made]
+def _into(slots: Slots, kernel: Kernel, sources: Sequence[int], out: Any) -> Call:
+    def call() -> None:
+        kernel(*[slots[slot] for slot in sources], out=out)
+
+    return call
 
 
-def _one(op: Op) -> Value:
-    if len(op.outputs) != 1:
-        raise IRError(f"{op.name} has {len(op.outputs)} outputs; executors by steps take primitives")
-    return op.outputs[0]
+def _allocating(slots: Slots, kernel: Kernel, sources: Sequence[int], target: int) -> Call:
+    def call() -> None:
+        slots[target] = kernel(*[slots[slot] for slot in sources])
+
+    return call
+
+
+def _forget(slots: Slots, dead: Sequence[int]) -> Call:
+    def call() -> None:
+        for slot in dead:
+            slots[slot] = None
+
+    return call

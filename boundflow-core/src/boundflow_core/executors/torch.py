@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from boundflow_core.executors.steps import StepRunner, make_runner
-from boundflow_core.executors.torch_kernels import DTYPES, KERNELS
+from boundflow_core.executors.steps import Kernel, StepSession
+from boundflow_core.executors.torch_kernels import DTYPES, INTO, KERNELS
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import Op, Value
 from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.planner.storage import MemoryTraits
 
-__all__ = ["prepare"]
+__all__ = ["TRAITS", "open_session"]
+
+TRAITS = MemoryTraits(into=INTO)
 
 
-def prepare(plan: PlanBundle) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """A runner of ``plan`` from arrays (torch or NumPy) by name to torch tensors by name.
+def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
+    """``plan`` ready to run on torch tensors of ``device``.
 
-    It runs where the first torch input lies; weights are brought there once. Gradients are recorded only where the plan
-    is differentiable. Products of float32 numbers are full float32 products, whatever short cut (TF32, bfloat16) torch
-    is set to: their errors are a thousand times float32's.
+    Gradients are recorded only where the plan is differentiable. Products of float32 numbers are full float32 products,
+    whatever short cut (TF32, bfloat16) torch is set to: their errors are a thousand times float32's.
     """
-    runners: dict[torch.device, StepRunner] = {}
+    target = torch.device(device) if device is not None else torch.device("cpu")
+    with torch.no_grad(), _full_precision():
+        return _TorchSession(plan, _TorchBackend(target, plan.differentiable))
 
-    def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        device = next((x.device for x in inputs.values() if isinstance(x, torch.Tensor)), torch.device("cpu"))
-        with torch.set_grad_enabled(plan.differentiable and torch.is_grad_enabled()), _full_precision():
-            if device not in runners:
-                runners[device] = _runner(plan, device)
-            return runners[device](inputs)
 
-    return run
+class _TorchSession(StepSession):
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with torch.set_grad_enabled(not self._planned and torch.is_grad_enabled()), _full_precision():
+            yield
 
 
 @contextmanager
@@ -47,40 +49,55 @@ def _full_precision() -> Iterator[None]:
     else:  # before torch 2.9
         switches = [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
     before = [getattr(module, name) for module, name, _ in switches]
+    changed = [(switch, old) for switch, old in zip(switches, before, strict=True) if old != switch[2]]
     try:
-        for module, name, value in switches:
+        for (module, name, value), _ in changed:
             setattr(module, name, value)
         yield
     finally:
-        for (module, name, _), value in zip(switches, before, strict=True):
-            setattr(module, name, value)
+        for (module, name, _), old in changed:
+            setattr(module, name, old)
 
 
-def _runner(plan: PlanBundle, device: torch.device) -> StepRunner:
-    def load(constant: Constant, value: Value) -> torch.Tensor:
+class _TorchBackend:
+    def __init__(self, device: torch.device, differentiable: bool) -> None:
+        self._device, self._differentiable = device, differentiable
+
+    def allocate(self, count: int) -> Any:
+        return torch.empty(count, dtype=torch.uint8, device=self._device)
+
+    def view(
+        self, memory: Any, start: int, value: Value, shape: Sequence[int], strides: Sequence[int], offset: int
+    ) -> Any:
+        dtype = DTYPES[value.type.dtype]
+        whole = memory[start : start + (len(memory) - start) // dtype.itemsize * dtype.itemsize].view(dtype)
+        return whole.as_strided(tuple(shape), tuple(strides), whole.storage_offset() + offset)
+
+    def load(self, constant: Constant, value: Value) -> Any:
         data = constant.data
         if isinstance(data, torch.Tensor):
-            data = data if plan.differentiable else data.detach()
+            data = data if self._differentiable else data.detach()
         else:
             data = torch.from_numpy(np.array(data))
-        return data.to(device=device, dtype=DTYPES[value.type.dtype])
+        return data.to(device=self._device, dtype=DTYPES[value.type.dtype])
 
-    def convert(value: Value) -> Callable[[Any], torch.Tensor]:
-        dtype = DTYPES[value.type.dtype]
+    def convert(self, array: Any, value: Value) -> Any:
+        if not isinstance(array, torch.Tensor):
+            array = np.asarray(array)
+            # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
+            array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
+        elif not self._differentiable:
+            array = array.detach()
+        return torch.as_tensor(array, dtype=DTYPES[value.type.dtype], device=self._device)
 
-        def converted(array: Any) -> torch.Tensor:
-            if not isinstance(array, torch.Tensor):
-                array = np.asarray(array)
-                # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
-                array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
-            return torch.as_tensor(array, dtype=dtype, device=device)
+    def copy(self, target: Any, source: Any) -> None:
+        target.copy_(source)
 
-        return converted
+    def clone(self, array: Any) -> Any:
+        return array.clone(memory_format=torch.contiguous_format)
 
-    def kernel(op: Op) -> Callable[..., torch.Tensor]:
+    def kernel(self, op: Op) -> Kernel:
         return KERNELS[op.name](op)
-
-    return make_runner(plan.program, kernel, load, convert)
 
 
 def _shareable(array: np.ndarray[Any, Any]) -> bool:

@@ -1,4 +1,7 @@
-"""The primitives in torch: one function from an operation to its callable each, the table at the bottom."""
+"""The primitives in torch: one function from an operation to its callable each, the tables at the bottom.
+
+Kernels of ``INTO`` take ``out=``, memory to write into, which may be the memory of an elementwise operand.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch.nn.functional as F
 from boundflow_core.ir.program import Op
 from boundflow_core.ir.types import DType
 
-__all__ = ["DTYPES", "KERNELS"]
+__all__ = ["DTYPES", "INTO", "KERNELS"]
 
 Kernel = Callable[..., torch.Tensor]
 
@@ -30,23 +33,23 @@ def _compare(op: Op) -> Kernel:
 
 def _sign(op: Op) -> Kernel:
     """torch.sign makes 0 of NaN, which would hide that a bound is undefined."""
-    return lambda x: torch.where(torch.isnan(x), x, torch.sign(x))
+    return lambda x, out=None: torch.where(torch.isnan(x), x, torch.sign(x), out=out)
 
 
 def _pow(op: Op) -> Kernel:
     exponent = op.attrs["exponent"]
-    return lambda x: torch.pow(x, exponent)
+    return lambda x, out=None: torch.pow(x, exponent, out=out)
 
 
 def _cast(op: Op) -> Kernel:
     dtype = DTYPES[DType(op.attrs["dtype"])]
-    return lambda x: x.to(dtype)
+    return lambda x, out=None: x.to(dtype) if out is None else out.copy_(x)
 
 
 def _matmul(op: Op) -> Kernel:
     a, b = op.attrs["transpose_a"], op.attrs["transpose_b"]
     if a or b:
-        return lambda x, y: torch.matmul(x.mT if a else x, y.mT if b else y)
+        return lambda x, y, out=None: torch.matmul(x.mT if a else x, y.mT if b else y, out=out)
     product: Kernel = torch.matmul
     return product
 
@@ -94,51 +97,77 @@ def _reduction(function: Callable[..., torch.Tensor]) -> Callable[[Op], Kernel]:
     def kernel(op: Op) -> Kernel:
         axes, keepdims = list(op.attrs["axes"]), op.attrs["keepdims"]
         if not axes:
-            return lambda x: x
-        return lambda x: function(x, dim=axes, keepdim=keepdims)
+            return lambda x, out=None: x.clone() if out is None else out.copy_(x)
+        return lambda x, out=None: function(x, dim=axes, keepdim=keepdims, out=out)
 
     return kernel
 
 
 def _reshape(op: Op) -> Kernel:
     shape = op.attrs["shape"]
-    return lambda x: x.reshape(shape)
+
+    def reshape(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        if out is None:
+            return x.reshape(shape)
+        out.view(x.shape).copy_(x)
+        return out
+
+    return reshape
+
+
+# Views, but for operands that the plan has no place for: weights that may change.
 
 
 def _permute(op: Op) -> Kernel:
     axes = op.attrs["axes"]
-    return lambda x: x.permute(axes)
+    return lambda x, out=None: x.permute(axes) if out is None else out.copy_(x.permute(axes))
 
 
 def _broadcast(op: Op) -> Kernel:
     shape = op.attrs["shape"]
-    return lambda x: x.expand(shape)
+    return lambda x, out=None: x.expand(shape) if out is None else out.copy_(x)
 
 
 def _slice(op: Op) -> Kernel:
     index = tuple(map(slice, op.attrs["starts"], op.attrs["stops"], op.attrs["steps"]))
-    return lambda x: x[index]
+    return lambda x, out=None: x[index] if out is None else out.copy_(x[index])
 
 
 def _concat(op: Op) -> Kernel:
     axis = op.attrs["axis"]
-    return lambda *xs: torch.cat(xs, dim=axis)
+    return lambda *xs, out=None: torch.cat(xs, dim=axis, out=out)
 
 
 def _pad(op: Op) -> Kernel:
     sides = [side for pair in zip(reversed(op.attrs["low"]), reversed(op.attrs["high"]), strict=True) for side in pair]
-    value = op.attrs["value"]
-    return lambda x: F.pad(x, sides, value=value)
+    value, low = op.attrs["value"], op.attrs["low"]
+
+    def pad(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        if out is None:
+            return F.pad(x, sides, value=value)
+        out.fill_(value)
+        out[tuple(slice(first, first + dim) for first, dim in zip(low, x.shape, strict=True))].copy_(x)
+        return out
+
+    return pad
 
 
 def _gather_rows(op: Op) -> Kernel:
     axis = op.attrs["axis"]
-    return lambda x, index: torch.index_select(x, axis, index)
+    return lambda x, index, out=None: torch.index_select(x, axis, index, out=out)
 
 
 def _scatter_rows(op: Op) -> Kernel:
     axis = op.attrs["axis"]
-    return lambda base, index, rows: base.index_copy(axis, index, rows)
+
+    def scatter(
+        base: torch.Tensor, index: torch.Tensor, rows: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if out is None:
+            return base.index_copy(axis, index, rows)
+        return out.copy_(base).index_copy_(axis, index, rows)
+
+    return scatter
 
 
 def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
@@ -174,3 +203,5 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "gather_rows": _gather_rows,
     "scatter_rows": _scatter_rows,
 }
+
+INTO = frozenset(KERNELS) - {"conv2d", "conv2d_input_grad", "max_pool2d"}

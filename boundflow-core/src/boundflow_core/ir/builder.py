@@ -31,6 +31,7 @@ class Builder:
         self.dtype = dtype
         self.name = name
         self._inputs: list[Value] = []
+        self._groups: dict[str, str] = {}
         self._constants: dict[Value, Constant] = {}
         self._ops: list[Op] = []
         self._known: dict[Any, tuple[Value, ...]] = {}
@@ -40,12 +41,13 @@ class Builder:
 
     # -- values ---------------------------------------------------------------------------------------------------
 
-    def input(self, name: str, shape: Shape, dtype: DType | None = None) -> Value:
-        """A tensor handed in at each run."""
+    def input(self, name: str, shape: Shape, dtype: DType | None = None, group: str | None = None) -> Value:
+        """A tensor handed in at each run; inputs of one ``group`` change together (its own name if not given)."""
         if any(value.name == name for value in self._inputs):
             raise IRError(f"two inputs are named {name!r}")
         value = self._value(TensorType(dtype or self.dtype, tuple(shape)), name)
         self._inputs.append(value)
+        self._groups[name] = group or name
         return value
 
     def constant(self, constant: Constant | np.ndarray[Any, Any] | float | int | bool) -> Value:
@@ -142,7 +144,7 @@ class Builder:
         ops = live_ops(self._ops, outputs.values())
         used = {value for op in ops for value in op.inputs} | set(outputs.values())
         constants = {value: constant for value, constant in self._constants.items() if value in used}
-        return BoundProgram(self.name, tuple(self._inputs), constants, ops, dict(outputs))
+        return BoundProgram(self.name, tuple(self._inputs), constants, ops, dict(outputs), dict(self._groups))
 
     # -- elementwise ----------------------------------------------------------------------------------------------
 

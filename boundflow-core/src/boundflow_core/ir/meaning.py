@@ -14,7 +14,7 @@ from boundflow_core.ir.types import Attrs
 Array = NDArray[Any]
 Arrays = Sequence[Array]
 
-_RELATIONS = {
+RELATIONS = {
     "lt": np.less,
     "le": np.less_equal,
     "gt": np.greater,
@@ -37,7 +37,7 @@ def erf(xs: Arrays, attrs: Attrs) -> Array:
 
 
 def compare(xs: Arrays, attrs: Attrs) -> Array:
-    return np.asarray(_RELATIONS[attrs["relation"]](xs[0], xs[1]))
+    return np.asarray(RELATIONS[attrs["relation"]](xs[0], xs[1]))
 
 
 def power(xs: Arrays, attrs: Attrs) -> Array:

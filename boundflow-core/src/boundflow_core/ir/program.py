@@ -168,6 +168,8 @@ class BoundProgram:
             float32 weights in a float64 program are cast when they are loaded.
         ops: the operations, in an order in which each input is defined before it is read.
         outputs: result values by name.
+        groups: which inputs, by name, change together ("region", "spec"...): a result that depends on one input of a
+            group counts as depending on all of them.
     """
 
     name: str
@@ -175,6 +177,7 @@ class BoundProgram:
     constants: Mapping[Value, Constant]
     ops: tuple[Op, ...]
     outputs: Mapping[str, Value]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def symbols(self) -> tuple[str, ...]:
         """Symbols of the dimensions, sorted; each occurs alone as a dimension of some input."""
@@ -208,6 +211,7 @@ class BoundProgram:
                 for op in self.ops
             ),
             {name: value(v) for name, v in self.outputs.items()},
+            self.groups,
         )
 
     def __str__(self) -> str:

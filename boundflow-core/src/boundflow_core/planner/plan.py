@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 
 from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import Attrs, Shape
+from boundflow_core.planner.cacheplan import CachePlan
+from boundflow_core.planner.layout.analysis import LayoutReport
+from boundflow_core.planner.storage import StoragePlan
+from boundflow_core.planner.taskgraph import BoundTask, TaskGraph
 
-__all__ = ["BoundTask", "KernelKey", "Lowering", "LoweringTable", "PlanBundle", "StoragePlan", "TaskOp"]
+__all__ = ["KernelKey", "LayoutHint", "Lowering", "LoweringTable", "PlanBundle", "ScheduleHint", "TaskOp"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,24 @@ class KernelKey:
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
     attrs: Attrs
+    layout: str
     target: str
+
+
+@dataclass(frozen=True)
+class ScheduleHint:
+    """How a kernel should be scheduled, as far as the planner has an opinion."""
+
+    tiles: tuple[int, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class LayoutHint:
+    """Which layouts a kernel should read and write ("NCHW", "NHWC"...)."""
+
+    inputs: tuple[str, ...] = ()
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,8 @@ class Lowering:
     strategy: str
     key: KernelKey
     reason: str
+    schedule: ScheduleHint | None = None
+    layout: LayoutHint | None = None
 
 
 @dataclass(frozen=True)
@@ -46,57 +69,54 @@ class TaskOp:
 
 
 @dataclass(frozen=True)
-class BoundTask:
-    """A region of a program that runs as one piece on one executor."""
-
-    name: str
-    executor: str
-    ops: tuple[TaskOp, ...]
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-
-
-@dataclass(frozen=True)
 class LoweringTable:
-    """Strategy per operation, and what fell back.
+    """How each operation runs.
 
     Attributes:
-        counts: number of operations per strategy.
+        entries: by task, in program order.
         fallbacks: number of operations that could not run as they were written, by reason.
     """
 
-    counts: Mapping[str, int] = field(default_factory=dict)
+    entries: Mapping[str, tuple[TaskOp, ...]] = field(default_factory=dict)
     fallbacks: Mapping[str, int] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class StoragePlan:
-    """Memory of the intermediate values and results, in bytes; inputs and weights are not counted.
-
-    Attributes:
-        naive_bytes: one buffer per value.
-        peak_bytes: the most that is alive at once.
-    """
-
-    naive_bytes: int
-    peak_bytes: int
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Number of operations per strategy."""
+        found: dict[str, int] = {}
+        for entries in self.entries.values():
+            for entry in entries:
+                found[entry.lowering.strategy] = found.get(entry.lowering.strategy, 0) + 1
+        return found
 
 
 @dataclass(frozen=True)
 class PlanBundle:
-    """A program, bound to sizes, with all decisions about how it runs.
+    """A program with all decisions about how it runs, bound to sizes.
 
     Attributes:
-        program: the program with concrete shapes.
+        program: the program with symbolic shapes, its operations in the order in which they run.
         sizes: values of its symbols ("B": regions, "S": specification rows).
-        tasks: in the order in which they run.
-        differentiable: whether what a gradient needs is kept; then nothing is reused or freed early.
+        graph: the tasks and what they hand to each other.
+        storage: where each value lies.
+        cache: which results are kept between calls.
+        lowering: on what each operation runs.
+        executor: who runs the tasks.
+        differentiable: whether what a gradient needs is kept; then no memory is planned, reused or freed early.
+        layout: layouts that values may have, and which layout operations the passes took away.
     """
 
     program: BoundProgram
     sizes: Mapping[str, int]
-    tasks: tuple[BoundTask, ...]
+    graph: TaskGraph
     storage: StoragePlan
+    cache: CachePlan
     lowering: LoweringTable
     executor: str
     differentiable: bool = False
+    layout: LayoutReport = field(default_factory=LayoutReport)
+
+    @property
+    def tasks(self) -> tuple[BoundTask, ...]:
+        """The tasks in the order in which they run."""
+        return self.graph.topo_sort()

@@ -1,19 +1,158 @@
-"""Memory of a program: lifetimes of its values, and the peak that follows."""
+"""Memory of a program: lifetimes of its values, which of them are views of others, and which share a buffer.
+
+A plan is made once, on symbolic shapes: which values share memory depends on lifetimes alone, so only the sizes of the
+buffers are computed anew for each batch. Constants, and what follows from frozen constants alone, lie elsewhere.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 
-from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import concrete_shape
-from boundflow_core.planner.plan import StoragePlan
+from boundflow_core.errors import IRError
+from boundflow_core.ir.program import BoundProgram, Op, Primitive, Value
+from boundflow_core.ir.types import Dim, DType, SymDim, concrete_dim, size
+from boundflow_core.planner.views import Strided, contiguous, view_of
 
-__all__ = ["last_uses", "nbytes", "plan_storage"]
+__all__ = ["ALIGNMENT", "BufferSpec", "MemoryTraits", "StoragePlan", "last_uses", "nbytes", "plan_storage"]
+
+ALIGNMENT = 64
 
 
-def nbytes(value: Value) -> int:
-    """Size of ``value`` in bytes; its shape must be concrete."""
-    return math.prod(concrete_shape(value.shape, {})) * value.type.dtype.itemsize
+def no_workspace(op: Op) -> tuple[Dim, ...]:
+    """Of kernels that allocate nothing but their result."""
+    return ()
+
+
+@dataclass(frozen=True)
+class MemoryTraits:
+    """What an executor's kernels can do with memory.
+
+    Attributes:
+        into: primitives and composites that write into memory given to them; others allocate their result.
+        strided: whether they read views with any strides; else only contiguous ones.
+        inplace: whether elementwise kernels may write onto an operand.
+        workspace: bytes that the kernel of an operation takes while it runs, beside operands and result: terms of a
+            sum, from the symbolic shapes.
+    """
+
+    into: frozenset[str] = frozenset()
+    strided: bool = True
+    inplace: bool = True
+    workspace: Callable[[Op], tuple[Dim, ...]] = no_workspace
+
+
+@dataclass(frozen=True)
+class BufferSpec:
+    """A piece of memory that several values use one after another.
+
+    Attributes:
+        elements: sizes of its values, of which the largest counts.
+        first_def, last_use: indices of the operations that first write and last read it (-1: before the first).
+        alias_group: the values that lie in it, views among them.
+        planned: whether it lies in the arena; else its one value is allocated by the kernel that makes it.
+    """
+
+    index: int
+    dtype: DType
+    elements: tuple[Dim, ...]
+    first_def: int
+    last_use: int
+    alias_group: tuple[Value, ...]
+    planned: bool = True
+    device: str = "cpu"
+    layout: str = "row-major"
+    alignment: int = ALIGNMENT
+
+    def nbytes(self, sizes: Mapping[str, int]) -> int:
+        return max(concrete_dim(count, sizes) for count in self.elements) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class StoragePlan:
+    """Where each value lies.
+
+    Attributes:
+        buffers: all buffers.
+        home: buffer of each value, by index; views are in the buffer of what they view.
+        views: how each value lies in its buffer.
+        lifetimes: index of the defining and of the last reading operation of each value.
+        onto: results that are written onto an operand that dies there, with that operand's base.
+        temporaries: what is allocated for a moment at a step, in bytes (terms of a sum): workspace of the operation
+            with that index; after the last one, the copies of the results that the caller gets.
+        sizes: values of the symbols.
+    """
+
+    buffers: tuple[BufferSpec, ...]
+    home: Mapping[Value, int]
+    views: Mapping[Value, Strided]
+    lifetimes: Mapping[Value, tuple[int, int]]
+    onto: Mapping[Value, Value] = field(default_factory=dict)
+    temporaries: Mapping[int, tuple[Dim, ...]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def bind(self, sizes: Mapping[str, int]) -> StoragePlan:
+        return replace(self, sizes=dict(sizes))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Offset of each buffer in the arena, in bytes; -1 for one that is not planned."""
+        offsets, at = [], 0
+        for buffer in self.buffers:
+            offsets.append(at if buffer.planned else -1)
+            at += _aligned(buffer.nbytes(self.sizes), buffer.alignment) if buffer.planned else 0
+        return tuple(offsets)
+
+    @cached_property
+    def arena_bytes(self) -> int:
+        """Size of the one allocation that the planned buffers share."""
+        return sum(_aligned(b.nbytes(self.sizes), b.alignment) for b in self.buffers if b.planned)
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """The arena and the most that kernels' own results and temporaries take beside it at any time."""
+        own = [(b.first_def, b.last_use, b.nbytes(self.sizes)) for b in self.buffers if not b.planned]
+        steps = {first for first, _, _ in own} | set(self.temporaries)
+        beside = [
+            sum(count for first, last, count in own if first <= step <= last)
+            + sum(concrete_dim(term, self.sizes) for term in self.temporaries.get(step, ()))
+            for step in steps
+        ]
+        return self.arena_bytes + max(beside, default=0)
+
+    @property
+    def naive_bytes(self) -> int:
+        """One buffer per value."""
+        return sum(concrete_dim(size(v.shape), self.sizes) * v.type.dtype.itemsize for v in self.home)
+
+    def validate(self) -> StoragePlan:
+        """The plan itself if no two values that are alive together share memory without one being a view of the other.
+
+        Raises:
+            IRError: which values overlap.
+        """
+        ends = _group_ends(self.views, self.lifetimes)
+        for buffer in self.buffers:
+            roots = [value for value in buffer.alias_group if self.views[value].base is value]
+            spans = sorted(((self.lifetimes[root][0], ends[root], root) for root in roots), key=lambda span: span[:2])
+            for (_, end, one), (start, _, other) in pairwise(spans):
+                if start < end or (start == end and self.onto.get(other) is not one):
+                    raise IRError(f"%{one.name} and %{other.name} are alive together in buffer {buffer.index}")
+            for root in roots:
+                if size(root.shape) not in buffer.elements or root.type.dtype is not buffer.dtype:
+                    raise IRError(f"%{root.name} does not fit into buffer {buffer.index}")
+        return self
+
+
+def _aligned(count: int, alignment: int) -> int:
+    return -(-count // alignment) * alignment
+
+
+def nbytes(value: Value, sizes: Mapping[str, int]) -> int:
+    """Size of ``value`` in bytes."""
+    return concrete_dim(size(value.shape), sizes) * value.type.dtype.itemsize
 
 
 def last_uses(program: BoundProgram) -> dict[Value, int]:
@@ -22,15 +161,155 @@ def last_uses(program: BoundProgram) -> dict[Value, int]:
     return {**last, **dict.fromkeys(program.outputs.values(), len(program.ops))}
 
 
-def plan_storage(program: BoundProgram) -> StoragePlan:
-    """Peak of the bytes that are alive at once when each value is freed after its last use."""
+def plan_storage(
+    program: BoundProgram, skip: frozenset[Value], traits: MemoryTraits, *, reuse: bool = True
+) -> StoragePlan:
+    """Places the values of ``program``.
+
+    Args:
+        skip: values that lie elsewhere: constants and what is computed from them beforehand.
+        traits: what the kernels can do.
+        reuse: whether buffers are shared and operations may write onto their operands.
+    """
     last = last_uses(program)
-    alive = peak = naive = 0
-    made: set[Value] = set()
+    views: dict[Value, Strided] = {value: contiguous(value) for value in program.inputs}
+    lifetimes: dict[Value, tuple[int, int]] = {value: (-1, last.get(value, -1)) for value in program.inputs}
+    kernel_made: set[Value] = set()
+    temporaries = {len(program.ops): tuple(size(v.shape) * v.type.dtype.itemsize for v in program.outputs.values())}
     for index, op in enumerate(program.ops):
-        made.update(op.outputs)
-        fresh = sum(map(nbytes, op.outputs))
-        alive, naive = alive + fresh, naive + fresh
-        peak = max(peak, alive)
-        alive -= sum(nbytes(value) for value in dict.fromkeys(op.inputs) if value in made and last[value] == index)
-    return StoragePlan(naive_bytes=naive, peak_bytes=peak)
+        for value in op.outputs:
+            if value in skip:
+                continue
+            seen = view_of(op, views, strided=traits.strided)
+            if seen is None and op.name not in traits.into:
+                kernel_made.add(value)
+            if seen is None and (workspace := traits.workspace(op)):
+                temporaries[index] = workspace
+            views[value] = seen or contiguous(value)
+            lifetimes[value] = (index, last.get(value, index))
+    ends = _group_ends(views, lifetimes)
+    onto = _written_onto(program, views, ends, traits, kernel_made) if reuse else {}
+    placed = _placed(views, lifetimes, ends, onto, kernel_made, reuse=reuse)
+    return replace(placed, temporaries=temporaries)
+
+
+def _group_ends(views: Mapping[Value, Strided], lifetimes: Mapping[Value, tuple[int, int]]) -> dict[Value, int]:
+    """Last use of each root, its views included."""
+    ends: dict[Value, int] = {}
+    for value, view in views.items():
+        ends[view.base] = max(ends.get(view.base, -1), lifetimes[value][1])
+    return ends
+
+
+def _written_onto(
+    program: BoundProgram,
+    views: Mapping[Value, Strided],
+    ends: Mapping[Value, int],
+    traits: MemoryTraits,
+    kernel_made: set[Value],
+) -> dict[Value, Value]:
+    """For each elementwise result that may overwrite an operand, that operand's root."""
+    onto: dict[Value, Value] = {}
+    if not traits.inplace:
+        return onto
+    for index, op in enumerate(program.ops):
+        if not isinstance(op.spec, Primitive) or op.spec.kind != "elementwise" or op.name not in traits.into:
+            continue
+        (out,) = op.outputs
+        if out not in views:
+            continue
+        for operand in op.inputs:
+            if _may_overwrite(operand, op, index, views, ends, kernel_made):
+                onto[out] = views[operand].base
+                break
+    return onto
+
+
+def _may_overwrite(
+    operand: Value,
+    op: Op,
+    index: int,
+    views: Mapping[Value, Strided],
+    ends: Mapping[Value, int],
+    kernel_made: set[Value],
+) -> bool:
+    """The operand fills its buffer in order, has the result's type, dies here, and is read in no other arrangement."""
+    if operand not in views:
+        return False
+    view, root = views[operand], views[operand].base
+    if operand.type != op.outputs[0].type or root.type.dtype is not operand.type.dtype or root in kernel_made:
+        return False
+    if ends[root] != index or view.strides != contiguous(operand).strides or size(root.shape) != size(operand.shape):
+        return False
+    # Of the same shape too: a slice that is broadcast would be read again after its elements are overwritten.
+    others = [value for value in op.inputs if value in views and value is not operand and views[value].base is root]
+    return all((other.shape, views[other]) == (operand.shape, view) for other in others)
+
+
+def _placed(
+    views: Mapping[Value, Strided],
+    lifetimes: Mapping[Value, tuple[int, int]],
+    ends: Mapping[Value, int],
+    onto: Mapping[Value, Value],
+    kernel_made: set[Value],
+    *,
+    reuse: bool,
+) -> StoragePlan:
+    chains = _chains([value for value, view in views.items() if view.base is value], onto)
+    spans = [(chain, lifetimes[chain[0]][0], ends[chain[-1]]) for chain in chains]
+    groups: list[list[tuple[Sequence[Value], int, int]]] = []
+    pools: dict[tuple[object, ...], list[int]] = {}
+    # Large ones first: each takes the first buffer of its class that is free throughout its life.
+    for chain, start, end in sorted(spans, key=lambda span: (-_coefficient(span[0][0]), span[1])):
+        key = (chain[0].type.dtype, _symbols(chain[0]), chain[0] in kernel_made)
+        fits = [g for g in pools.get(key, ()) if all(end < s or e < start for _, s, e in groups[g])]
+        if reuse and fits and chain[0] not in kernel_made:
+            groups[fits[0]].append((chain, start, end))
+        else:
+            pools.setdefault(key, []).append(len(groups))
+            groups.append([(chain, start, end)])
+    members_of: dict[Value, list[Value]] = {}
+    for value, view in views.items():
+        members_of.setdefault(view.base, []).append(value)
+    home: dict[Value, int] = {}
+    buffers = []
+    for index, members in enumerate(groups):
+        roots = [root for chain, _, _ in members for root in chain]
+        group = tuple(value for root in roots for value in members_of[root])
+        home.update(dict.fromkeys(group, index))
+        buffers.append(
+            BufferSpec(
+                index=index,
+                dtype=roots[0].type.dtype,
+                elements=tuple(dict.fromkeys(size(root.shape) for root in roots)),
+                first_def=min(start for _, start, _ in members),
+                last_use=max(end for _, _, end in members),
+                alias_group=group,
+                planned=roots[0] not in kernel_made,
+            )
+        )
+    ordered = {value: home[value] for value in views}
+    return StoragePlan(tuple(buffers), ordered, dict(views), dict(lifetimes), dict(onto))
+
+
+def _chains(roots: Sequence[Value], onto: Mapping[Value, Value]) -> list[list[Value]]:
+    """Roots that follow each other in one place because each is written onto the one before."""
+    next_of = {before: after for after, before in onto.items()}
+    starts = [root for root in roots if root not in onto]
+    chains = []
+    for start in starts:
+        chain = [start]
+        while chain[-1] in next_of:
+            chain.append(next_of[chain[-1]])
+        chains.append(chain)
+    return chains
+
+
+def _coefficient(value: Value) -> int:
+    count = size(value.shape)
+    return count if isinstance(count, int) else count.coefficient
+
+
+def _symbols(value: Value) -> tuple[str, ...]:
+    count = size(value.shape)
+    return count.symbols if isinstance(count, SymDim) else ()
