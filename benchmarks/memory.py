@@ -14,6 +14,7 @@ import gc
 import sys
 import tracemalloc
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def row(path: Path, batch: int) -> tuple[str, ...]:
         run = bf.compile(graph, executor=executor, cache=False)
         schedule, inputs = session_of(run, lower, upper)
         storage = schedule.plan.storage
-        got = measure(lambda schedule=schedule, inputs=inputs: schedule.run(inputs, run.stats), storage.arena_bytes)
+        got = measure(partial(schedule.run, inputs, run.stats), storage.arena_bytes)
         if not cells:
             cells.append(mib(storage.naive_bytes))
         share = storage.peak_bytes / storage.naive_bytes
@@ -90,7 +91,18 @@ def mib(count: int) -> str:
     return f"{count / 2**20:.3f}"
 
 
-HEAD = ("network", "naive", "NumPy planned", "of naive", "measured", "off", "torch planned", "of naive", "measured", "off")
+HEAD = (
+    "network",
+    "naive",
+    "NumPy planned",
+    "of naive",
+    "measured",
+    "off",
+    "torch planned",
+    "of naive",
+    "measured",
+    "off",
+)
 
 
 def main() -> None:
