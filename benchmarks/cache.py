@@ -48,10 +48,8 @@ def main() -> None:
     hit = statistics.median(hits)
     print(f"{options.network.name}, executor {run.executor}, {options.batch} regions; milliseconds")
     print(f"first call, without compiling   {first * 1e3:8.3f}   {first / hit:6.1f} times a hit")
-    print(
     miss, other = statistics.median(misses), statistics.median(other_specs)
     print(f"another region (median)         {miss * 1e3:8.3f}   {miss / hit:6.1f}")
-    )
     print(f"another specification           {other * 1e3:8.3f}   {other / hit:6.1f}")
     print(f"the same call again             {hit * 1e3:8.3f}")
     print(f"tasks: {run.stats.tasks_run} run, {run.stats.tasks_skipped} not; {run.options.cache.stats}")
