@@ -70,7 +70,7 @@ def _numpy_max_pool2d(op: Op) -> Terms:
     return (_bytes(op, op.inputs[0].shape[0] * _window_sizes(op)[0]),)
 
 
-def _blocked(op: Op, channels: int, area: int) -> int:
+def _blocked(channels: int, area: int) -> int:
     """Elements of an image whose channels are filled up to whole vectors."""
     return -(-channels // BLOCK) * BLOCK * area
 
@@ -86,8 +86,8 @@ def _torch_conv2d(op: Op) -> Terms:
         return (_bytes(op, x[0] * (copied + windows + more)),)
     channels, height, width = _ints(*x[1:])
     plain = channels < BLOCK and op.attrs["groups"] == 1 and max(_ints(*w[2:])) > 1
-    image = 0 if plain else _blocked(op, channels, height * width)
-    result = _blocked(op, *_ints(y[1]), math.prod(_ints(*y[2:])))
+    image = 0 if plain else _blocked(channels, height * width)
+    result = _blocked(_ints(y[1])[0], math.prod(_ints(*y[2:])))
     return (_bytes(op, x[0] * (copied + max(result, image + result - out))), _bytes(op, size(w)) if image else 0)
 
 

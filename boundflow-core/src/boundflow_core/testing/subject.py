@@ -54,11 +54,13 @@ class Subject:
 
 def executor_evaluate(executor: Executor) -> Evaluate:
     """Runs programs on an executor as the reference interpreter does."""
-    from boundflow_core.planner.pipeline import make_plan
+    from boundflow_core.planner.pipeline import bind_plan, make_plan
+    from boundflow_core.scheduler import RunCounts, Schedule
 
     def run(program: BoundProgram, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         sizes = bind_symbols(program, {name: array.shape for name, array in inputs.items()})
-        results = executor.prepare(make_plan(program, sizes, executor))(inputs)
+        plan = bind_plan(make_plan(program, executor), sizes)
+        results = Schedule(plan, executor.open(plan, None), program.name).run(inputs, RunCounts())
         return {name: np.asarray(array) for name, array in results.items()}
 
     return run
