@@ -118,6 +118,7 @@ _NUMPY: Mapping[str, Callable[[Op], Terms]] = {
     "conv2d_input_grad": _numpy_conv2d_input_grad,
     "max_pool2d": _numpy_max_pool2d,
     "where": _flags,
+    "sigmoid": lambda op: (*_flags(op), *_again(op), *_again(op), *_again(op)),
     "gather_rows": _again,
 }
 
