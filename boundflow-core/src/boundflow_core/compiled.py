@@ -148,15 +148,16 @@ class CompiledBounds:
         chunk = sizes
         if self.options.memory_limit is not None:
             chunk = chunk_sizes(template, sizes, self.options.memory_limit)
-        self.plan = bind_plan(template, chunk)
-        self._describe()
+        if (self.plan.program, self.plan.sizes) != (template.program, chunk):
+            self.plan = bind_plan(template, chunk)
+            self._describe()
         device = device_of(lower)
         done, in_all = 0, chunk_count(sizes, chunk)
         columns: list[list[dict[str, Any]]] = []
         for rows in chunks(template.program, inputs, sizes, chunk):
             columns.append([])
             for part in rows:
-                columns[-1].append(self._run(kind, part, device))
+                columns[-1].append(self._run(kind, part, sizes if in_all == 1 else None, device))
                 done += 1
                 if progress is not None:
                     progress(done, in_all)
@@ -168,9 +169,11 @@ class CompiledBounds:
         )
         return Bounds(like(lower_out, lower), like(upper_out, lower))
 
-    def _run(self, kind: str | None, inputs: Mapping[str, Any], device: str) -> dict[str, Any]:
-        template = self._plans[kind]
-        sizes = bind_symbols(template.program, {name: array.shape for name, array in inputs.items()})
+    def _run(
+        self, kind: str | None, inputs: Mapping[str, Any], sizes: Mapping[str, int] | None, device: str
+    ) -> dict[str, Any]:
+        if sizes is None:  # those of a chunk
+            sizes = bind_symbols(self._plans[kind].program, {name: array.shape for name, array in inputs.items()})
         counts = RunCounts()
         results = self._schedule(kind, sizes, device).run(inputs, counts)
         with self._lock:

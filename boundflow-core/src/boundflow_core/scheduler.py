@@ -138,7 +138,7 @@ class Schedule:
     def _known(self, cache: BoundCache, keys: Mapping[str, CacheKey], counts: RunCounts) -> _Known:
         """Looks up what the results need, from the last stage backwards."""
         known = _Known()
-        needed = set()
+        needed: set[str] = set()
         results = set(self.plan.program.outputs.values())
         for stage in reversed(self.plan.cache.stages):
             if stage.name not in needed and not results.intersection(stage.keeps):
@@ -177,7 +177,7 @@ class Schedule:
             for name in sorted(stage.depends):
                 field_name = name if name in _KEY_FIELDS else "split"
                 parts[field_name] = parts.get(field_name, "") + f"{name}:{digests[name]};"
-            key = replace(base, **parts)
+            key = replace(base, **parts)  # type: ignore[arg-type]
             if self.key_parts:
                 try:
                     key = replace(key, extra=tuple(str(part) for source in self.key_parts for part in source(key)))

@@ -175,6 +175,10 @@ GONE = {
         FORTH,
     ),
     "a broadcast": lambda b, x: b.permute(b.broadcast(b.permute(x, (0, 1, 3, 2)), (2, B, 4, 6, 5)), (0, 1, 2, 4, 3)),
+    "a product by a transposed matrix": lambda b, x: b.matmul(b.exp(x), b.permute(x, (0, 1, 3, 2))),
+    "a product of two transposed matrices": lambda b, x: b.matmul(
+        b.permute(x, (0, 1, 3, 2)), b.permute(b.slice(x, (0, 0, 0, 0), (B, 4, 5, 5), (1, 1, 1, 1)), (0, 1, 3, 2))
+    ),
     "a product of matrices": lambda b, x: b.matmul(b.permute(x, (0, 1, 3, 2)), b.exp(x)),
     "a product with its other axes in another order": lambda b, x: b.permute(
         b.matmul(b.permute(x, (1, 0, 3, 2)), b.permute(b.exp(x), (1, 0, 2, 3))), (1, 0, 2, 3)
@@ -270,6 +274,14 @@ def test_a_permuted_image_of_a_product_moves_into_the_weight():
     new = sink_layout(old)
     check_same(old, new)
     assert [op.name for op in layout_ops(new)] == ["reshape"]
+
+
+def test_nothing_is_computed_twice_to_save_a_rearrangement():
+    b = Builder(DType.FLOAT64, "p")
+    product = b.matmul(b.input("x", (B, 5)), b.constant(np.ones((5, 24))))
+    image = b.permute(b.reshape(product, (B, 4, 3, 2)), FORTH)
+    old = b.finish({"image": image, "flat": product})
+    assert sink_layout(old) is old
 
 
 def test_axes_come_and_go_without_a_trace():

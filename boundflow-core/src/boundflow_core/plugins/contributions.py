@@ -95,7 +95,7 @@ def collect(plugin: object) -> Contribution:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(_one_line(error)) from error
-    hooks = {field: _implementations(manager, name) for name, field in CACHE_HOOKS.items()}
+    hooks: dict[str, Any] = {field: _implementations(manager, name) for name, field in CACHE_HOOKS.items()}
     return Contribution(**{kind: _call(manager, kind) for kind in TYPES}, **hooks)
 
 

@@ -164,7 +164,7 @@ def boundflow_register_executors() -> Iterable[Executor]:
 
         @hookimpl
         def boundflow_register_executors():
-            return [Executor("jax", "jax.jit", rank=5, unavailable=unavailable, prepare=prepare)]
+            return [Executor("jax", "jax.jit", rank=5, unavailable=unavailable, open=open_session, traits=traits)]
     """
     raise NotImplementedError
 
