@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boundflow_core.compiled import CompiledBounds, choose_executor
+from boundflow_core.compiled import CompiledBounds, CompileOptions, choose_executor
 from boundflow_core.errors import InputError, OptionError, UnknownNameError, UnsupportedOpError
 from boundflow_core.executors import reference
 from boundflow_core.extension import Domain, Executor, Method
@@ -27,8 +27,8 @@ def emit(context):
     return b.minimum(*rows) + context.spec.offset, b.maximum(*rows) + context.spec.offset
 
 
-REFERENCE = Executor("reference", "", 0, lambda: None, reference.prepare)
-MISSING = Executor("missing", "", 9, lambda: "nothing is installed", reference.prepare)
+REFERENCE = Executor("reference", "", 0, lambda: None, reference.open_session, lambda: reference.TRAITS)
+MISSING = Executor("missing", "", 9, lambda: "nothing is installed", reference.open_session, lambda: reference.TRAITS)
 REGISTRY = Registry(
     domains={"toy": Domain("toy", "", {"mul": lambda b, x: b.mul(x, 2.0)})},
     methods={"double": Method("double", "", ("toy",), emit, {"factor": 1.0})},
@@ -39,10 +39,8 @@ REGISTRY = Registry(
 def compiled(op="mul", *, dtype=DType.FLOAT64, spec_rows=None, batch=None, **options):
     g = PrimalBuilder("net", "x", (2,))
     graph = g.finish(g.op("mul", g.input, np.float64(2)) if op == "mul" else g.op(op, g.input))
-    return CompiledBounds(
-        graph, REGISTRY.method("double"), REGISTRY, REFERENCE,
-        dtype=dtype, spec_rows=spec_rows, batch=batch, differentiable=False, options=options,
-    )  # fmt: skip
+    chosen = CompileOptions(dtype=dtype, spec_rows=spec_rows, batch=batch, method=options)
+    return CompiledBounds(graph, REGISTRY.method("double"), REGISTRY, REFERENCE, chosen)
 
 
 @pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])

@@ -1,4 +1,4 @@
-"""From a program to a plan: passes, tasks, memory, lowering. Everything here is done once per program, for any sizes."""
+"""From a program to a plan: passes, tasks, memory, lowering: done once for each program, for any sizes."""
 
 from __future__ import annotations
 

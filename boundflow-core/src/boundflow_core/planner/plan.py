@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from boundflow_core.ir.program import BoundProgram, Op, Value
+from boundflow_core.ir.program import BoundProgram, Op
 from boundflow_core.ir.types import Attrs, Shape
 from boundflow_core.planner.cacheplan import CachePlan
 from boundflow_core.planner.layout.analysis import LayoutReport
