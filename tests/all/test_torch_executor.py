@@ -18,14 +18,31 @@ from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.program import Composite
 from boundflow_core.ir.types import DType
-from boundflow_core.planner.pipeline import make_plan
+from boundflow_core.planner.pipeline import bind_plan, make_plan
+from boundflow_core.scheduler import RunCounts, Schedule
 
-EXECUTOR = Executor("torch", "", 0, lambda: None, torch_executor.prepare, differentiable=True)
+EXECUTOR = Executor(
+    "torch", "", 0, lambda: None, torch_executor.open_session, lambda: torch_executor.TRAITS, differentiable=True
+)
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
 
 
+def prepared(program, *, differentiable=False):
+    """The program ready to run on the device of its first torch input."""
+    plan = bind_plan(make_plan(program, EXECUTOR, differentiable=differentiable), {})
+    schedules = {}
+
+    def run(inputs):
+        device = next((x.device for x in inputs.values() if isinstance(x, torch.Tensor)), None)
+        if device not in schedules:
+            schedules[device] = Schedule(plan, torch_executor.open_session(plan, device), "")
+        return schedules[device].run(inputs, RunCounts())
+
+    return run
+
+
 def run(program, inputs, *, differentiable=False):
-    return torch_executor.prepare(make_plan(program, {}, EXECUTOR, differentiable=differentiable))(inputs)
+    return prepared(program, differentiable=differentiable)(inputs)
 
 
 def test_every_primitive_has_a_kernel():
@@ -68,8 +85,8 @@ def doubled() -> Composite:
 def test_composites_run_by_their_decomposition_and_are_counted():
     b = Builder()
     program = b.finish({"y": b.emit(doubled(), b.input("x", (2,)))[0]})
-    plan = make_plan(program, {}, EXECUTOR)
-    assert torch_executor.prepare(plan)({"x": np.ones(2)})["y"].tolist() == [2, 2]
+    plan = make_plan(program, EXECUTOR)
+    assert run(program, {"x": np.ones(2)})["y"].tolist() == [2, 2]
     assert list(plan.lowering.fallbacks.values()) == [1] and "doubled" in next(iter(plan.lowering.fallbacks))
 
 
@@ -90,7 +107,7 @@ def test_gradients_are_recorded_only_where_the_plan_is_differentiable():
 
 def test_live_weights_are_read_at_each_run():
     weight = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
-    runner = torch_executor.prepare(make_plan(weighted(weight), {}, EXECUTOR))
+    runner = prepared(weighted(weight))
     assert runner({"x": np.ones(2)})["y"].tolist() == [2, 3]
     with torch.no_grad():
         weight.mul_(10)

@@ -327,6 +327,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         MATRIX,
     ),
     "buffers": (lambda: Buffers(), VECTOR),
+    "positions": (lambda: Positions(), MATRIX),
+    "lstm": (lambda: Recurrent(), MATRIX),
 }
 
 
@@ -337,6 +339,24 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.attention(x, x, x, need_weights=False)[0]
+
+
+class Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.table(torch.arange(x.shape[1]) * 2)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(6, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cell(x)[0][:, -1]
 
 
 class Buffers(nn.Module):
@@ -359,6 +379,7 @@ def test_layers_give_what_torch_gives(case: str, dtype: torch.dtype) -> None:
     build, shape = LAYERS[case]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths", UserWarning)
+        warnings.filterwarnings("ignore", ".*_flat_weights.* were assigned during export", UserWarning)
         check(build().to(dtype), points(*shape), dtype)
 
 
@@ -408,6 +429,17 @@ def test_a_training_step_is_seen_without_loading_again() -> None:
     after = evaluate_graph(graph, x.numpy())
     assert np.abs(after - before).max() > 1e-3
     np.testing.assert_allclose(after, module(x).detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*_flat_weights.* were assigned during export:UserWarning")
+def test_weights_that_a_module_holds_twice_are_followed() -> None:
+    module = Recurrent().double().eval()
+    x = points(*MATRIX)
+    graph = load_module(module, (x,))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.5)
+    np.testing.assert_allclose(evaluate_graph(graph, x.numpy()), module(x).detach().numpy(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("what", ["1.running_mean", "1.running_var", "1.weight", "1.bias", "0.weight", "0.bias"])

@@ -51,6 +51,10 @@ def test_kit_on_executors(op: str, executor: str) -> None:
     check_op_rule(op, IBP, [INTERVAL], evaluate=run, dtype="float32", examples=8)
 
 
+def test_kit_finds_a_registered_method_by_its_name() -> None:
+    check_op_rule("relu", "ibp", examples=10)
+
+
 # -- exact ranges -------------------------------------------------------------------------------------------------
 
 REAL = [(-3.0, 2.0), (-2.5, -0.5), (0.25, 4.0), (-1.0, 0.0), (0.0, 3.0), (-0.3, 0.1), (1.5, 1.5), (-40.0, 60.0)]
@@ -126,26 +130,36 @@ def test_even_pole_is_bounded_below(ibp: Ibp, one_op: OneOp) -> None:
     assert (lower, upper) == (np.array([[0.25]]), np.array([[np.inf]]))
 
 
-@pytest.mark.parametrize(
-    "op,attributes", [("log", {}), ("sqrt", {}), ("pow", {"exponent": 0.5}), ("pow", {"exponent": -0.5})]
-)
-@pytest.mark.parametrize(
-    "after", [None, "relu", "sigmoid", "sign", "sin", "clip", "softmax", "reciprocal", "max_pool2d"]
-)
-def test_no_bounds_outside_the_domain_of_a_function(
-    op: str, attributes: dict[str, Any], after: str | None, ibp: Ibp
-) -> None:
+OUTSIDE: list[tuple[str, dict[str, Any]]] = [
+    ("log", {}),
+    ("sqrt", {}),
+    ("pow", {"exponent": 0.5}),
+    ("pow", {"exponent": -0.5}),
+]
+AFTER: list[tuple[str, dict[str, Any]]] = [
+    *((op, {}) for op in ("relu", "sigmoid", "tanh", "erf", "sign", "floor", "sin", "cos", "abs", "exp", "reciprocal")),
+    ("clip", {"min": 0.0, "max": 1.0}),
+    ("gelu", {"approximate": "none"}),
+    ("pow", {"exponent": 2.0}),
+    ("softmax", {"axis": 2}),
+    ("softmax", {"axis": 0}),
+    ("max_pool2d", {"kernel": (1, 2), "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)}),
+    ("reduce_max", {"axes": (2,), "keepdims": False}),
+]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("op,attributes", OUTSIDE)
+def test_no_bounds_outside_the_domain_of_a_function(op: str, attributes: dict[str, Any], executor: str) -> None:
     """Where the network is undefined for some point, nothing that comes later may invent finite bounds."""
-    g = PrimalBuilder("undefined", "x", (1, 1, 2))
-    y = g.op(op, g.input, **attributes)
-    more = {
-        "clip": {"min": 0.0, "max": 1.0},
-        "softmax": {"axis": 2},
-        "max_pool2d": {"kernel": (1, 2), "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)},
-    }
-    y = g.op(after, y, **more.get(after, {})) if after else y
-    lower, upper = ibp(g.finish(y), np.array([-0.5, 2.0]).reshape(1, 1, 1, 2), np.full((1, 1, 1, 2), 3.0))
-    assert lower.ravel()[0] == -np.inf and upper.ravel()[0] == np.inf
+    subject = Subject(IBP, {"interval": INTERVAL}, executor_evaluate(registry().executor(executor)))
+    region = {"lower": np.array([-0.5, 2.0]).reshape(1, 1, 1, 2), "upper": np.full((1, 1, 1, 2), 3.0)}
+    for after, more in [("reshape", {"shape": (2,)}), *AFTER]:
+        g = PrimalBuilder("undefined", "x", (1, 1, 2))
+        y = g.op(op, g.input, **attributes)
+        graph = g.finish(g.op(after, y, **more))
+        lower, upper = subject.run(subject.program(graph, None), region)
+        assert (lower[0, 0], upper[0, 0]) == (-np.inf, np.inf), after
 
 
 def test_log_of_zero_is_bounded_above(ibp: Ibp, one_op: OneOp) -> None:
@@ -269,6 +283,8 @@ def test_large_products_hold_no_array_of_all_products(ibp: Ibp) -> None:
     lower, upper = ibp(graph, x - 0.1, x + 0.1)
     outputs = evaluate_graph(graph, x)
     assert (lower <= outputs).all() and (outputs <= upper).all()
+    program = Subject(IBP, {"interval": INTERVAL}).program(graph, None).bind({"B": 1})
+    assert max(math.prod(value.shape) for op in program.ops for value in op.outputs) == side**2
 
 
 def test_product_with_itself_is_a_square(ibp: Ibp, one_op: OneOp) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boundflow_core.api import bound, compile, load, read_property
+    from boundflow_core.batching import BatchRunner
     from boundflow_core.compiled import Bounds, CompiledBounds
     from boundflow_core.errors import BoundFlowError
     from boundflow_core.forward import evaluate_graph
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 # Names are imported when they are first used, so that importing the package stays quick.
 _HOMES = {
+    "BatchRunner": "batching",
     "BoundFlowError": "errors",
     "Bounds": "compiled",
     "Box": "regions",
@@ -41,6 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchRunner",
     "BoundFlowError",
     "Bounds",
     "Box",

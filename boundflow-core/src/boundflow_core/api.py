@@ -128,7 +128,7 @@ def _cache(choice: bool | str | BoundCache, plugins: Registry) -> BoundCache | N
     if choice is False:
         return None
     if choice == "process":
-        return process_cache()
+        return process_cache(plugins.new_cache)
     if choice is True:
         return plugins.new_cache()
     raise OptionError(f"cache must be True, False, 'process' or a BoundCache, not {choice!r}")

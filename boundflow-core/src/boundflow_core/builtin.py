@@ -11,13 +11,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from boundflow_core.extension import Command, Executor, Frontend
+from boundflow_core.extension import Command, Executor, Frontend, Pass
 from boundflow_core.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     import click
 
     from boundflow_core.ir.primal import PrimalGraph
+    from boundflow_core.ir.program import BoundProgram
     from boundflow_core.planner.plan import PlanBundle
     from boundflow_core.planner.storage import MemoryTraits
     from boundflow_core.scheduler import Session
@@ -44,6 +45,14 @@ def boundflow_register_executors() -> list[Executor]:
             open=_open("boundflow_core.executors.torch"),
             traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
+            passes=(
+                Pass(
+                    "strided-adjoints",
+                    "adjoints of strided convolutions onto few channels, in float32, as convolutions of stride 1",
+                    rank=50,
+                    run=_pass("boundflow_core.planner.subpixel", "strided_adjoints"),
+                ),
+            ),
         ),
     ]
 
@@ -58,6 +67,24 @@ def boundflow_register_frontends() -> list[Frontend]:
             load=_load_module,
             options=("example_inputs", "batch_axis", "name", "converters"),
         )
+    ]
+
+
+@hookimpl
+def boundflow_register_passes() -> list[Pass]:
+    return [
+        Pass(
+            "layout-simplify",
+            "identities, runs and inverse pairs of layout operations become fewer",
+            rank=100,
+            run=_pass("boundflow_core.planner.layout.local", "simplify_layout"),
+        ),
+        Pass(
+            "layout-sink",
+            "permutations and reshapes move to where they cancel",
+            rank=110,
+            run=_pass("boundflow_core.planner.layout.sink", "sink_layout"),
+        ),
     ]
 
 
@@ -105,6 +132,14 @@ def _traits(module: str) -> Callable[[], MemoryTraits]:
         return found
 
     return traits
+
+
+def _pass(module: str, name: str) -> Callable[[BoundProgram], BoundProgram]:
+    def run(program: BoundProgram) -> BoundProgram:
+        changed: BoundProgram = getattr(import_module(module), name)(program)
+        return changed
+
+    return run
 
 
 def _command(name: str) -> Callable[[], click.Command]:

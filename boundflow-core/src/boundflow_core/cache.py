@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from boundflow_core.ir.program import BoundProgram
 __all__ = ["BoundCache", "CacheKey", "CacheStats", "digest", "fingerprint", "process_cache"]
 
 Event = Callable[[str, "CacheKey", int], None]
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_BYTES = 256 * 2**20
 
@@ -65,7 +68,8 @@ class BoundCache:
 
     Attributes:
         capacity: bytes.
-        observers: called as ``observer(event, key, nbytes)`` with "hit", "miss", "store" or "evict".
+        observers: called as ``observer(event, key, nbytes)`` with "hit", "miss", "store" or "evict"; one that raises is
+            dropped, and the error logged.
     """
 
     capacity: int = DEFAULT_BYTES
@@ -119,17 +123,23 @@ class BoundCache:
 
     def _tell(self, event: str, key: CacheKey, nbytes: int) -> None:
         for observer in self.observers:
-            observer(event, key, nbytes)
+            try:
+                observer(event, key, nbytes)
+            except Exception:
+                self.observers = tuple(one for one in self.observers if one is not observer)
+                _log.exception("an observer of the cache of bounds raised, and is not called again")
 
 
 _process_lock = threading.Lock()
 _process_caches: dict[str, BoundCache] = {}
 
 
-def process_cache() -> BoundCache:
-    """The cache that all compiled objects of this process with ``cache="process"`` share."""
+def process_cache(make: Callable[[], BoundCache] = BoundCache) -> BoundCache:
+    """The cache that all compiled objects of this process with ``cache="process"`` share; the first call makes it."""
     with _process_lock:
-        return _process_caches.setdefault("bounds", BoundCache())
+        if "bounds" not in _process_caches:
+            _process_caches["bounds"] = make()
+        return _process_caches["bounds"]
 
 
 def digest(arrays: Mapping[str, Any]) -> str:
@@ -156,6 +166,7 @@ def fingerprint(program: BoundProgram) -> str:
     for op in program.ops:
         for value in op.outputs:
             number[value] = len(number)
-        state.update(f"{op.name}({[number[v] for v in op.inputs]}){{{op.attrs}}}{[str(v.type) for v in op.outputs]};".encode())
+        operands, types = [number[value] for value in op.inputs], [str(value.type) for value in op.outputs]
+        state.update(f"{op.name}({operands}){{{op.attrs}}}{types};".encode())
     state.update(str([(name, number[value]) for name, value in program.outputs.items()]).encode())
     return state.hexdigest()

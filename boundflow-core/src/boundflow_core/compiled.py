@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ class CompiledBounds:
             one_task=options.one_task,
         )
         self._recipes: dict[tuple[str | None, float | None], Recipe] = {}
+        self._lock = threading.RLock()
         kind = "per region" if options.spec_rows else None
         self.plan = self._recipe(kind, None).main.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
 
@@ -136,7 +138,8 @@ class CompiledBounds:
             inputs.update(self._intermediate(recipe, name, pair, batch))
         results = recipe.run(inputs, progress)
         self.plan = recipe.main.plan
-        self.stats.calls += 1
+        with self._lock:
+            self.stats.calls += 1
         found = {name.removeprefix("lower:") for name in results if name.startswith("lower:")}
         return Bounds(
             like(results["lower"], lower),
@@ -162,21 +165,22 @@ class CompiledBounds:
             kind: no specification (None), or one that is "shared" or "per region".
             ball: the norm of regions that are balls, 1 or 2; None: boxes.
         """
-        if (kind, ball) not in self._recipes:
-            started, before = time.perf_counter(), self.stats.compile_seconds
-            workshop = make_workshop(
-                self.graph,
-                self.method,
-                {name: self._registry.domain(name) for name in self.method.domains},
-                dtype=self.options.dtype,
-                spec=kind,
-                options=self._method_options,
-                ball=ball,
-                planning=self._planning,
-                stats=self.stats,
-            )
-            self._recipes[kind, ball] = recipe_of(self.method, workshop)
-            self.stats.compile_seconds = before + time.perf_counter() - started
+        with self._lock:
+            if (kind, ball) not in self._recipes:
+                started, before = time.perf_counter(), self.stats.compile_seconds
+                workshop = make_workshop(
+                    self.graph,
+                    self.method,
+                    {name: self._registry.domain(name) for name in self.method.domains},
+                    dtype=self.options.dtype,
+                    spec=kind,
+                    options=self._method_options,
+                    ball=ball,
+                    planning=self._planning,
+                    stats=self.stats,
+                )
+                self._recipes[kind, ball] = recipe_of(self.method, workshop)
+                self.stats.compile_seconds = before + time.perf_counter() - started
         return self._recipes[kind, ball]
 
     def _check_sizes(self, batch: int, spec: LinearSpec | None) -> None:

@@ -1,6 +1,6 @@
 """Every error that BoundFlow raises on purpose.
 
-All derive from :class:`BoundFlowError`, so that one ``except`` catches them and the command line prints each as a single
+All derive from :class:`BoundFlowError`: one ``except`` catches them, and the command line prints each as a single
 line. A message names the file, node and operator concerned and says what to do.
 """
 

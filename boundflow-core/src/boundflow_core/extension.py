@@ -218,6 +218,7 @@ class Executor:
         traits: what its kernels can do with memory.
         fused: composites that it runs as a whole; all others reach it written out in primitives.
         differentiable: whether it can run plans that keep what a gradient needs.
+        passes: planner passes that bring programs into the form that suits its kernels.
     """
 
     name: str
@@ -228,6 +229,7 @@ class Executor:
     traits: Callable[[], MemoryTraits]
     fused: frozenset[str] = frozenset()
     differentiable: bool = False
+    passes: tuple[Pass, ...] = ()
 
 
 @dataclass(frozen=True)

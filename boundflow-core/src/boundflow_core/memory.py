@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ from boundflow_core.errors import MemoryLimitError, OptionError
 from boundflow_core.planner.pipeline import bind_plan
 from boundflow_core.planner.plan import PlanBundle
 
-__all__ = ["chunk_sizes", "parse_bytes"]
+__all__ = ["chunk_count", "chunk_sizes", "parse_bytes"]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
@@ -56,6 +57,11 @@ def chunk_sizes(
             "raise the limit or choose a method that needs less"
         )
     return chosen
+
+
+def chunk_count(sizes: Mapping[str, int], chunk: Mapping[str, int]) -> int:
+    """Number of chunks of at most the sizes ``chunk`` that a run of ``sizes`` is cut into."""
+    return math.prod(-(-sizes[symbol] // chunk[symbol]) for symbol in sizes)
 
 
 def _peak(plan: PlanBundle, sizes: Mapping[str, int]) -> int:

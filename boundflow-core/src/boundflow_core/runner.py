@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boundflow_core.arrays import concatenate, device_of
-from boundflow_core.cache import BoundCache
+from boundflow_core.cache import BoundCache, fingerprint
 from boundflow_core.extension import Executor, Pass
 from boundflow_core.ir.evaluate import bind_symbols
 from boundflow_core.ir.program import BoundProgram, Value
@@ -99,6 +100,8 @@ class ProgramRunner:
             one_task=planning.one_task,
         )
         self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
+        self._fingerprint = ""
+        self._lock = threading.RLock()
         self.plan: PlanBundle = bind_plan(self._template, dict.fromkeys(program.symbols(), 1))
         for table, counts in ((stats.lowering, self.plan.lowering.counts), (stats.fallbacks, self.plan.lowering.fallbacks)):
             for name, count in counts.items():
@@ -132,7 +135,8 @@ class ProgramRunner:
         program = self._template.program
         sizes = bind_symbols(program, {name: array.shape for name, array in inputs.items()})
         chunk = self.chunk(sizes)
-        self.plan = bind_plan(self._template, chunk)
+        if self.plan.sizes != chunk:
+            self.plan = bind_plan(self._template, chunk)
         device = device_of(next(iter(inputs.values())))
         symbols = [symbol for symbol in sizes if chunk[symbol] < sizes[symbol]]
         if not symbols:
@@ -148,25 +152,44 @@ class ProgramRunner:
         return {name: _joined([r[name] for r in results], value, symbols, pieces) for name, value in program.outputs.items()}
 
     def _run(self, inputs: Mapping[str, Any], sizes: Mapping[str, int], device: str) -> dict[str, Any]:
-        self._stats.chunks += 1
-        return self._schedule(sizes, device).run(inputs, self._stats)
+        counts = RunCounts()
+        results = self._schedule(sizes, device).run(inputs, counts)
+        with self._lock:
+            self._stats.chunks += 1
+            self._stats.add(counts)
+        return results
 
     def _schedule(self, sizes: Mapping[str, int], device: str) -> Schedule:
         key = (device, tuple(sizes.values()))
-        found = self._schedules.get(key)
-        if found is None:
-            started = time.perf_counter()
-            plan, planning = bind_plan(self._template, sizes), self._planning
-            session = planning.executor.open(plan, None if device == "cpu" else device)
-            cache = None if planning.differentiable else planning.cache
-            found = Schedule(plan, session, planning.method, cache, planning.key_parts, device)
-            self._schedules[key] = found
-            if len(self._schedules) > MAX_PREPARED:
-                self._schedules.popitem(last=False)
-            self._stats.compile_seconds += time.perf_counter() - started
-        else:
+        with self._lock:
+            if key not in self._schedules:
+                started = time.perf_counter()
+                plan, planning = bind_plan(self._template, sizes), self._planning
+                self._make_room(plan)
+                cache = None if planning.differentiable else planning.cache
+                if cache is not None and not self._fingerprint:
+                    self._fingerprint = fingerprint(plan.program)
+                self._schedules[key] = Schedule(
+                    plan,
+                    planning.executor.open(plan, None if device == "cpu" else device),
+                    planning.method,
+                    cache,
+                    planning.key_parts,
+                    device,
+                    self._fingerprint,
+                )
+                self._stats.compile_seconds += time.perf_counter() - started
             self._schedules.move_to_end(key)
-        return found
+            return self._schedules[key]
+
+    def _make_room(self, plan: PlanBundle) -> None:
+        """Lets go of what was prepared for other sizes, so that not all of their memory is held at once."""
+        limit = self._planning.memory_limit
+        while self._schedules:
+            held = sum(schedule.plan.storage.peak_bytes for schedule in self._schedules.values())
+            if len(self._schedules) < MAX_PREPARED and (limit is None or held + plan.storage.peak_bytes <= limit):
+                break
+            self._schedules.popitem(last=False)
 
 
 def _pieces(

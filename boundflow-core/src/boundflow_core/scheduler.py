@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from boundflow_core.cache import BoundCache, CacheKey, digest, fingerprint
@@ -20,7 +21,10 @@ __all__ = ["RunCounts", "Schedule", "Session"]
 # Groups of inputs that have a field of their own in the key; all others count as split state.
 _KEY_FIELDS = ("region", "spec", WEIGHTS)
 
-KeyParts = Callable[[CacheKey], Sequence[str]]
+_log = logging.getLogger(__name__)
+
+KeyParts = Callable[[CacheKey], Iterable[str]]
+Kept = Mapping[Value, Any]
 
 
 class Session(Protocol):
@@ -44,8 +48,8 @@ class RunCounts:
     """What the runs of a schedule came to.
 
     Attributes:
-        tasks_run, tasks_skipped: tasks that ran, and those whose results were known.
-        cache_hits, cache_misses: look-ups of stages.
+        tasks_run, tasks_skipped: tasks that ran, and those whose results were known or that nobody needed.
+        cache_hits, cache_misses: look-ups of stages. What only a stage that is known would read is not looked up.
     """
 
     tasks_run: int = 0
@@ -53,14 +57,20 @@ class RunCounts:
     cache_hits: int = 0
     cache_misses: int = 0
 
+    def add(self, other: RunCounts) -> None:
+        """Adds the counts of ``other`` to these."""
+        for item in fields(RunCounts):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
 
 @dataclass
 class Schedule:
-    """A plan with the session that runs it.
+    """A plan with the session that runs it. May be used by many threads, which take turns.
 
     Attributes:
         cache: where results are kept; None to run everything always.
         key_parts: further parts of the key, from plugins.
+        fingerprint: of the program, where it is known already.
     """
 
     plan: PlanBundle
@@ -69,105 +79,128 @@ class Schedule:
     cache: BoundCache | None = None
     key_parts: tuple[KeyParts, ...] = ()
     device: str = "cpu"
-    _fingerprint: str = field(default="", init=False)
+    fingerprint: str = ""
+    _bases: tuple[tuple[Stage, CacheKey], ...] = field(default=(), init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.cache is not None:
-            self._fingerprint = fingerprint(self.plan.program)
+            program = self.fingerprint or fingerprint(self.plan.program)
+            self._bases = tuple((stage, self._base_key(stage, program)) for stage in self.plan.cache.stages)
 
     def run(self, inputs: Mapping[str, Any], counts: RunCounts) -> dict[str, Any]:
         """The program's results, which the caller owns."""
-        with self._lock:
-            stages = self.plan.cache.stages
-            keys = self._keys(inputs) if self.cache is not None else {}
-            known = {stage.name: self._lookup(stage, keys, counts) for stage in stages}
-            found = [stage for stage in stages if known[stage.name] is not None]
-            counts.tasks_skipped += sum(len(stage.tasks) for stage in found)
-            if len(found) == len(stages):
-                return self._results(known)
-            with self.session.running():
-                return self._run(inputs, keys, known, counts)
+        if self.cache is None:
+            with self._lock, self.session.running():
+                return self._run_all(inputs, counts)
+        keys = self._keys(inputs)
+        if keys is None:
+            with self._lock, self.session.running():
+                return self._run_all(inputs, counts)
+        known = self._known(self.cache, keys, counts)
+        tasks = sum(len(stage.tasks) for stage in self.plan.cache.stages if stage.name in known.missing)
+        counts.tasks_run += tasks
+        counts.tasks_skipped += sum(len(stage.tasks) for stage in self.plan.cache.stages) - tasks
+        if all(value in known.values for value in self.plan.program.outputs.values()):
+            return {name: _copy(known.values[value]) for name, value in self.plan.program.outputs.items()}
+        with self._lock, self.session.running():
+            return self._run_missing(inputs, self.cache, keys, known)
 
-    def _run(
-        self,
-        inputs: Mapping[str, Any],
-        keys: Mapping[str, CacheKey],
-        known: Mapping[str, dict[Value, Any] | None],
-        counts: RunCounts,
-    ) -> dict[str, Any]:
-        """Runs the stages that are not known, between what is."""
-        stages = self.plan.cache.stages
+    def _run_all(self, inputs: Mapping[str, Any], counts: RunCounts) -> dict[str, Any]:
         self.session.start(inputs)
-        needed = {
-            value for stage in stages if known[stage.name] is None for name in stage.tasks
-            for value in self.plan.graph[name].inputs
-        } | set(self.plan.program.outputs.values())  # fmt: skip
-        for stage in stages:
-            kept = known[stage.name]
-            if kept is None:
-                for name in stage.tasks:
-                    self.session.run_task(name)
-                counts.tasks_run += len(stage.tasks)
-                self._store(stage, keys)
-            else:
-                for value, array in kept.items():
-                    if value in needed:
-                        self.session.write(value, array)
+        for stage in self.plan.cache.stages:
+            for name in stage.tasks:
+                self.session.run_task(name)
+            counts.tasks_run += len(stage.tasks)
         return self.session.results()
 
-    def _lookup(
-        self, stage: Stage, keys: Mapping[str, CacheKey], counts: RunCounts
-    ) -> dict[Value, Any] | None:
-        if self.cache is None or not stage.cached:
-            return None
-        kept: Sequence[Any] | None = self.cache.get(keys[stage.name])
-        if kept is None:
-            counts.cache_misses += 1
-            return None
-        counts.cache_hits += 1
-        return dict(zip(stage.keeps, kept, strict=True))
+    def _run_missing(
+        self, inputs: Mapping[str, Any], cache: BoundCache, keys: Mapping[str, CacheKey], known: _Known
+    ) -> dict[str, Any]:
+        """Runs the stages that are needed and not known, with what is known put in its place when its turn comes."""
+        self.session.start(inputs)
+        for stage in self.plan.cache.stages:
+            if stage.name in known.missing:
+                for name in stage.tasks:
+                    self.session.run_task(name)
+                if stage.cached:
+                    arrays = [self.session.read(value) for value in stage.keeps]
+                    cache.put(keys[stage.name], arrays, sum(int(array.nbytes) for array in arrays))
+            else:
+                for value in stage.keeps:
+                    if value in known.values and self.plan.storage.views[value].base is value:
+                        self.session.write(value, known.values[value])
+        return {
+            name: _copy(known.values[value]) if value in known.values else self.session.read(value)
+            for name, value in self.plan.program.outputs.items()
+        }
 
-    def _store(self, stage: Stage, keys: Mapping[str, CacheKey]) -> None:
-        if self.cache is not None and stage.cached:
-            arrays = [self.session.read(value) for value in stage.keeps]
-            self.cache.put(keys[stage.name], arrays, sum(int(array.nbytes) for array in arrays))
+    def _known(self, cache: BoundCache, keys: Mapping[str, CacheKey], counts: RunCounts) -> _Known:
+        """Looks up what the results need, from the last stage backwards."""
+        known = _Known()
+        needed: set[str] = set()
+        results = set(self.plan.program.outputs.values())
+        for stage in reversed(self.plan.cache.stages):
+            if stage.name not in needed and not results.intersection(stage.keeps):
+                continue
+            kept: Sequence[Any] | None = cache.get(keys[stage.name]) if stage.cached else None
+            if kept is not None:
+                counts.cache_hits += 1
+                known.values.update(zip(stage.keeps, kept, strict=True))
+                continue
+            counts.cache_misses += stage.cached
+            known.missing.add(stage.name)
+            needed.update(stage.sources)
+        return known
 
-    def _results(self, known: Mapping[str, dict[Value, Any] | None]) -> dict[str, Any]:
-        """All stages are known: copies of the results, so that callers may write to theirs."""
-        values: dict[Value, Any] = {}
-        for kept in known.values():
-            values.update(kept or {})
-        outputs = self.plan.program.outputs
-        return {name: values[v].clone() if hasattr(values[v], "clone") else values[v].copy() for name, v in outputs.items()}
+    # -- keys ---------------------------------------------------------------------------------------------------------
 
-    def _keys(self, inputs: Mapping[str, Any]) -> dict[str, CacheKey]:
+    def _base_key(self, stage: Stage, program: str) -> CacheKey:
+        """The part of a stage's key that is the same for all calls."""
+        sizes = ",".join(f"{symbol}={self.plan.sizes[symbol]}" for symbol in stage.symbols)
+        kinds = ",".join(f"{value.type.dtype}" for value in stage.keeps)
+        layout = f"{kinds};{sizes};{self.plan.executor};{self.device}"
+        return CacheKey(program=program, stage=stage.name, method=self.method, layout=layout)
+
+    def _keys(self, inputs: Mapping[str, Any]) -> dict[str, CacheKey] | None:
+        """Key by stage; None where a plugin could not say what it adds."""
         members: dict[str, dict[str, Any]] = {}
         for name, array in inputs.items():
             members.setdefault(self.plan.program.groups.get(name, name), {})[name] = array
         digests = {group: digest(arrays) for group, arrays in members.items()}
-        digests[WEIGHTS] = self._weights()
+        digests[WEIGHTS] = digests.get(WEIGHTS, "") + self._weights()
         keys = {}
-        for stage in self.plan.cache.stages:
+        for stage, base in self._bases:
             if not stage.cached:
                 continue
             parts: dict[str, str] = {}
             for name in sorted(stage.depends):
                 field_name = name if name in _KEY_FIELDS else "split"
                 parts[field_name] = parts.get(field_name, "") + f"{name}:{digests[name]};"
-            kinds = ",".join(f"{value.type.dtype}" for value in stage.keeps)
-            key = CacheKey(
-                program=self._fingerprint,
-                stage=stage.name,
-                method=self.method,
-                layout=f"{kinds};{self.plan.executor};{self.device}",
-                **parts,
-            )
-            extra = tuple(part for source in self.key_parts for part in source(key))
-            keys[stage.name] = CacheKey(**{**vars(key), "extra": extra}) if extra else key
+            key = replace(base, **parts)  # type: ignore[arg-type]
+            if self.key_parts:
+                try:
+                    key = replace(key, extra=tuple(str(part) for source in self.key_parts for part in source(key)))
+                except Exception:
+                    _log.exception("a plugin's part of a key raised; this call is computed without the cache")
+                    return None
+            keys[stage.name] = key
         return keys
 
     def _weights(self) -> str:
         """Digest of the weights as they are now: writes that no version counter saw are seen too."""
         live = [constant for constant in self.plan.program.constants.values() if constant.is_live]
         return digest({str(number): as_numpy(constant.data) for number, constant in enumerate(live)})
+
+
+@dataclass
+class _Known:
+    """What a call found in the cache: kept values, and names of the stages that have to run."""
+
+    values: dict[Value, Any] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+
+
+def _copy(array: Any) -> Any:
+    """A copy of a kept array, so that callers may write to theirs."""
+    return array.clone() if hasattr(array, "clone") else array.copy()

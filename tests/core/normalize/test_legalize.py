@@ -37,7 +37,7 @@ def test_an_operator_without_rule_and_decomposition_is_named():
     graph = graph_of("tanh")
     assert [node.op for node in unsupported(graph, {"relu"})] == ["tanh"]
     with pytest.raises(
-        UnsupportedOpError, match="'tanh' at node 'the_node'.*domain 'd'.*boundflow_register_op_rules"
+        UnsupportedOpError, match=r"'tanh' at node 'the_node'.*domain 'd'.*boundflow_register_op_rules"
     ) as e:
         legalize(graph, {"relu"}, "domain 'd'")
     assert (e.value.op, e.value.node, e.value.where) == ("tanh", "the_node", "domain 'd'")
@@ -53,5 +53,5 @@ def test_decompositions_that_never_end():
     object.__setattr__(endless, "decompose", lambda g, a, x: g.op(endless, x))
     g = PrimalBuilder("net", "x", (3,))
     graph = g.finish(g.op(endless, g.op("exp", g.input)))
-    with pytest.raises(UnsupportedOpError, match="'endless'.*never end"):
+    with pytest.raises(UnsupportedOpError, match=r"'endless'.*never end"):
         legalize(graph, {"exp"}, "d")

@@ -1,4 +1,4 @@
-"""Brute force over bytes: which value each byte of the arena holds at each step, without trusting the plan's reasons."""
+"""Brute force over bytes: which value each byte of the arena holds at each step, whatever the plan's reasons."""
 
 from __future__ import annotations
 

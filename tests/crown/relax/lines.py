@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,6 @@ class Subject:
     Attributes:
         special: places of interest: kinks, inflections, ends of the domain.
         domain: the least and greatest place that the tests draw.
-        open_below: whether the function is not finite at the domain's lower end.
     """
 
     op: str
@@ -64,7 +63,9 @@ class Subject:
             "upper_bias": found.upper_bias if found.upper_bias is not None else zero,
         }
         # Results that are constants have no batch axis.
-        outputs = {name: b.broadcast(value, lower.shape) if value.rank == 0 else value for name, value in outputs.items()}
+        outputs = {
+            name: b.broadcast(value, lower.shape) if value.rank == 0 else value for name, value in outputs.items()
+        }
         results = evaluate(b.finish(outputs), {"lower": lower, "upper": upper})
         return tuple(results[name].astype(np.float64) for name in outputs)  # type: ignore[return-value]
 
@@ -77,7 +78,11 @@ def places(subject: Subject, lower: float, upper: float) -> Array:
             lower + (upper - lower) * np.geomspace(1e-9, 1e-2, 20),
             upper - (upper - lower) * np.geomspace(1e-9, 1e-2, 20),
             np.nextafter([lower, upper], [upper, lower]),
-            [s for special in subject.special for s in (special, np.nextafter(special, -9e9), np.nextafter(special, 9e9))],
+            [
+                s
+                for special in subject.special
+                for s in (special, np.nextafter(special, -9e9), np.nextafter(special, 9e9))
+            ],
         ]
     )
     return np.unique(np.clip(grid, lower, upper))
@@ -127,15 +132,12 @@ def intervals(draw: Any, subject: Subject, widest: float = 1e6) -> tuple[float, 
     return lower, min(max(place + (1.0 - share) * width, lower), high)
 
 
-Check = Callable[[Subject], None]
-
-
 def ratio_to_best(subject: Subject, lower: float, upper: float) -> tuple[float, float]:
     """Heights of the lines over f at the middle, beside those of the convex hull of the graph, on a grid: (ours, best).
 
     The hull's height at the middle is what the best line above minus the best line below reaches there.
     """
-    x = np.linspace(lower, upper, 4001)
+    x = np.unique(np.clip([*np.linspace(lower, upper, 4001), *subject.special], lower, upper))
     y = subject.f(x)
     middle = 0.5 * (lower + upper)
     low_s, low_b, up_s, up_b = (float(v[0]) for v in subject.lines(lower, upper))

@@ -42,13 +42,19 @@ SUBJECTS = (
     Subject("log", special=(0.0, 1.0), domain=(0.0, 1e6)),
     Subject("sqrt", special=(0.0, 1.0), domain=(0.0, 1e6)),
     Subject("gelu", {"approximate": "none"}, special=(-math.sqrt(2), -0.7517915246935645, 0.0, math.sqrt(2))),
-    Subject("gelu", {"approximate": "tanh"}, special=(-1.4185040087908284, -0.7524614220710163, 0.0, 1.4185040087908284)),
+    Subject(
+        "gelu", {"approximate": "tanh"}, special=(-1.4185040087908284, -0.7524614220710163, 0.0, 1.4185040087908284)
+    ),
     Subject("reciprocal"),
     *(Subject("pow", {"exponent": p}) for p in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, -1.0, -2.0, -3.0)),
     *(Subject("pow", {"exponent": p}, special=(0.0, 1.0), domain=(0.0, 1e6)) for p in (0.5, 1.5, 2.5, -0.5, -1.5)),
     Subject("sin", special=WAVE),
     Subject("cos", special=WAVE),
 )
+
+# How much farther apart than the hull the lines may be: exp's tangent stays positive at the lower end instead.
+# Hulls of steps are sampled, which cuts their corners; gelu's upper tangent is found by few bisections.
+FACTORS = {"exp": 2.0, "sign": 1.005, "floor": 1.005, "gelu": 1.005}
 
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=[subject.name for subject in SUBJECTS])
 
@@ -84,3 +90,95 @@ def grid(subject: Subject) -> list[tuple[float, float]]:
     ends = sorted({-9.0, -4.3, -2.0, -1.2, -0.4, 0.0, 0.3, 0.9, 1.7, 3.1, 5.2, 8.0, *subject.special})
     ends = [end for end in ends if max(low, -12.0) <= end <= min(high, 12.0)]
     return [(lower, upper) for lower in ends for upper in ends if lower < upper]
+
+
+@every_subject
+def test_lines_come_close_to_the_convex_hull(subject: Subject) -> None:
+    """At the middle the lines are as far apart as the hull of the graph, where they could not be nearer."""
+    for lower, upper in grid(subject):
+        pole = subject.op == "reciprocal" or subject.attrs.get("exponent", 0.0) < 0.0
+        if (pole and lower <= 0.0 <= upper) or not np.all(np.isfinite(subject.f(np.array([lower, upper])))):
+            continue
+        ours, best = ratio_to_best(subject, lower, upper)
+        factor = FACTORS.get(subject.op, 1.0)
+        assert ours <= factor * best + 2e-5 * (1.0 + best), (lower, upper, ours, best)
+
+
+@every_subject
+def test_points_have_lines_through_the_point(subject: Subject) -> None:
+    points = np.array([x for x in (-3.2, -1.0, -1e-4, 1e-4, 0.7, 1.5, 2.5, 40.0) if x >= subject.domain[0]])
+    low_slope, low_bias, up_slope, up_bias = subject.lines(points, points)
+    y = subject.f(points)
+    np.testing.assert_allclose(low_slope * points + low_bias, y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(up_slope * points + up_bias, y, rtol=1e-12, atol=1e-12)
+
+
+@every_subject
+def test_nan_bounds_give_no_finite_line(subject: Subject) -> None:
+    nan = math.nan
+    low_slope, low_bias, up_slope, up_bias = subject.lines([nan, nan, 1.0], [nan, 1.0, nan])
+    if subject.op == "pow" and subject.attrs["exponent"] == 0.0:
+        return
+    for slope, bias in ((low_slope, low_bias), (up_slope, up_bias)):
+        assert not np.any(np.isfinite(slope * 0.5 + bias))
+
+
+@every_subject
+@pytest.mark.parametrize("ends", [(-math.inf, 2.0), (-2.0, math.inf), (-math.inf, math.inf), (1.0, math.inf),
+                                  (-math.inf, -1.0), (-1.7e308, 1.7e308), (-1e308, 2.0), (-2.0, 1.7e308)])  # fmt: skip
+def test_infinite_intervals_give_no_wrong_line(subject: Subject, ends: tuple[float, float]) -> None:
+    """Finite lines hold wherever the function is defined; a lower bound is never +inf, an upper one never -inf."""
+    low_slope, low_bias, up_slope, up_bias = (float(v[0]) for v in subject.lines(*ends))
+    x = np.concatenate([np.linspace(-30, 30, 301), [-1e8, 1e8, -1e300, 1e300]])
+    x = x[(x >= ends[0]) & (x <= ends[1])]
+    y = subject.f(x)
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    with np.errstate(all="ignore"):
+        for slope, bias, sign in ((low_slope, low_bias, 1.0), (up_slope, up_bias, -1.0)):
+            over = sign * (slope * x + bias - y)
+            assert not np.any(
+                over > 1e-9 * (1.0 + np.abs(y) + abs(slope) * np.abs(x) + (abs(bias) < 1e300) * abs(bias))
+            )
+
+
+@pytest.mark.parametrize("op", ["sigmoid", "tanh", "erf", "sin", "cos"])
+def test_bounded_functions_are_bounded_on_all_numbers(op: str) -> None:
+    low_slope, low_bias, up_slope, up_bias = Subject(op).lines(-math.inf, math.inf)
+    assert (low_slope, low_bias, up_slope, up_bias) == (0.0, 0.0 if op == "sigmoid" else -1.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "lower", "upper"),
+    [("log", {}, -1.0, 2.0), ("sqrt", {}, -1e-9, 2.0), ("pow", {"exponent": 0.5}, -1.0, 1.0)],
+)
+def test_outside_of_the_domain_nothing_is_claimed(op: str, attrs: dict[str, float], lower: float, upper: float) -> None:
+    assert np.all(np.isnan([bias[0] for bias in Subject(op, attrs).lines(lower, upper)[1::2]]))
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(-1.0, 1.0), (0.0, 1.0), (-1.0, 0.0), (-0.0, 1.0), (0.0, 0.0)])
+def test_reciprocal_of_zero_is_not_bounded(lower: float, upper: float) -> None:
+    for op, attrs in (("reciprocal", {}), ("pow", {"exponent": -3.0})):
+        _, low_bias, _, up_bias = Subject(op, attrs).lines(lower, upper)
+        assert low_bias[0] == -math.inf and up_bias[0] == math.inf
+
+
+def test_crossed_ends_are_put_in_order() -> None:
+    """Bounds that rounding crossed by an ulp still give lines through the place."""
+    for subject in SUBJECTS:
+        x = 1.25
+        found = subject.lines(np.nextafter(x, 2.0), x)
+        for slope, bias in (found[:2], found[2:]):
+            np.testing.assert_allclose(slope * x + bias, subject.f(np.array([x])), rtol=1e-9)
+
+
+@pytest.mark.parametrize("op", ["sigmoid", "tanh", "erf"])
+@pytest.mark.parametrize(("lower", "upper"), [(-1.0, 8.0), (-5.0, 6.0), (-0.01, 2.0), (-50.0, 51.0)])
+def test_tangents_of_s_shapes_pass_through_the_end(op: str, lower: float, upper: float) -> None:
+    """The line above holds at the lower end with equality and touches once more, unless it touches at the middle."""
+    subject = Subject(op)
+    _, _, slope, bias = (float(v[0]) for v in subject.lines(lower, upper))
+    x = np.linspace(lower, upper, 200001)
+    gap = slope * x + bias - subject.f(x)
+    assert gap.min() == pytest.approx(0.0, abs=1e-7)
+    touches = x[int(np.argmin(np.where(x > max(lower, 0.0), gap, np.inf)))]
+    assert gap[0] == pytest.approx(0.0, abs=1e-9) or touches == pytest.approx((lower + upper) / 2, abs=1e-2)

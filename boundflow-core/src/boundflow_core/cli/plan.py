@@ -10,7 +10,8 @@ from boundflow_core.cli.bound import default_method, memory_amount
 from boundflow_core.cli.files import STDOUT, check_output, write_json, write_text
 from boundflow_core.compiled import CompiledBounds
 from boundflow_core.memory import chunk_count, chunk_sizes
-from boundflow_core.planner.describe import ChunkEntry, PlanDescription, describe_plan
+from boundflow_core.planner.describe import describe_plan
+from boundflow_core.planner.description import ChunkEntry, PlanDescription
 from boundflow_core.planner.pipeline import bind_plan
 from boundflow_core.plugins import registry
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boundflow_core.cli.bound_table import size_text
-from boundflow_core.planner.describe import EdgeEntry, PlanDescription, TaskEntry
+from boundflow_core.planner.description import EdgeEntry, PlanDescription, TaskEntry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +91,7 @@ def operations_text(task: TaskEntry, shown: int = SHOWN_OPS) -> str:
 def summary(plan: PlanDescription) -> list[str]:
     """Memory, lowering, layout and chunks, a line each."""
     storage, lowering = plan["storage"], plan["lowering"]
-    own = f" and {size_text(storage['own_peak_bytes'])} allocated by kernels" if storage["own_buffers"] else ""
+    own = f", and {size_text(storage['beside_bytes'])} beside it" if storage["beside_bytes"] else ""
     lines = [
         f"memory: {size_text(storage['peak_bytes'])} at the peak, {size_text(storage['naive_bytes'])} with one buffer "
         f"per value; an arena of {size_text(storage['arena_bytes'])} in {storage['arena_buffers']} buffers{own}",
@@ -99,16 +99,15 @@ def summary(plan: PlanDescription) -> list[str]:
         f"{lowering['kernels']} different kernels",
     ]
     lines += [f"fallback, {count} operations: {reason}" for reason, count in lowering["fallbacks"].items()]
-    if plan["layout"] is not None:
-        counts = [f"{name.replace('_', ' ')} {n}" for name, n in plan["layout"].items() if isinstance(n, (int, float))]
-        lines += [f"layout: {', '.join(counts)}"] if counts else []
+    before, after = (sum(plan["layout"][side].values()) for side in ("before", "after"))
+    left = ", ".join(f"{count} {name}" for name, count in plan["layout"]["after"].items())
+    lines.append(f"layout: {after} operations move data ({left or 'none'}), {before} before the passes")
     if plan["chunks"] is not None:
         chunks = plan["chunks"]
         asked = ", ".join(f"{symbol}={n}" for symbol, n in chunks["asked"].items())
         pieces = f"{chunks['count']} chunk{'' if chunks['count'] == 1 else 's'}"
-        lines.append(
-            f"limit {size_text(chunks['limit_bytes'])}: a call of {asked} runs in {pieces}, at most {sizes_text(plan)} each"
-        )
+        limit = size_text(chunks["limit_bytes"])
+        lines.append(f"limit {limit}: a call of {asked} runs in {pieces}, at most {sizes_text(plan)} each")
     if plan["differentiable"]:
         lines.append("differentiable: every value is kept for the gradient, and no memory is planned")
     return lines

@@ -36,17 +36,17 @@ def _where(op: Op) -> Kernel:
     def where(condition: Any, x: Any, y: Any, out: Any = None) -> Any:
         if out is None:
             return np.where(condition, x, y)
-        # ``out`` may be the memory of an operand, so nothing is written before everything is read.
-        out[...] = np.where(condition, x, y) if np.shares_memory(out, x) else _chosen(condition, x, y, out)
+        # ``out`` may be the memory of one of the operands, which must be read before it is written to.
+        if np.may_share_memory(out, condition):
+            out[...] = np.where(condition, x, y)
+        elif np.may_share_memory(out, x):
+            np.copyto(out, y, where=~condition)
+        else:
+            np.copyto(out, y)
+            np.copyto(out, x, where=condition)
         return out
 
     return where
-
-
-def _chosen(condition: Any, x: Any, y: Any, out: Any) -> Any:
-    np.copyto(out, y)
-    np.copyto(out, x, where=condition)
-    return out
 
 
 def _concat(op: Op) -> Kernel:
@@ -59,8 +59,38 @@ def _gather_rows(op: Op) -> Kernel:
     return lambda x, index, out=None: np.take(x, index, axis=axis, out=out, mode="raise")
 
 
-def _copying(op: Op) -> Kernel:
-    """A reshape of an array that does not lie in order."""
+def _copied(view: Callable[[Op], Callable[[Any], Any]]) -> Callable[[Op], Kernel]:
+    """Of a view, for operands that the plan has no place for: weights that may change."""
+
+    def kernel(op: Op) -> Kernel:
+        viewed = view(op)
+
+        def copy(x: Any, out: Any = None) -> Any:
+            if out is None:
+                return viewed(x)
+            np.copyto(out, viewed(x))
+            return out
+
+        return copy
+
+    return kernel
+
+
+def _permute(op: Op) -> Callable[[Any], Any]:
+    return lambda x: x.transpose(op.attrs["axes"])
+
+
+def _broadcast(op: Op) -> Callable[[Any], Any]:
+    return lambda x: np.broadcast_to(x, op.attrs["shape"])
+
+
+def _slice(op: Op) -> Callable[[Any], Any]:
+    index = tuple(map(slice, op.attrs["starts"], op.attrs["stops"], op.attrs["steps"]))
+    return lambda x: x[index]
+
+
+def _reshape(op: Op) -> Kernel:
+    """Of an array that does not lie in order."""
     shape = op.attrs["shape"]
 
     def reshape(x: Any, out: Any = None) -> Any:
@@ -100,7 +130,10 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "reduce_sum": _reduction(np.sum),
     "reduce_max": _reduction(np.max),
     "reduce_min": _reduction(np.min),
-    "reshape": _copying,
+    "reshape": _reshape,
+    "permute": _copied(_permute),
+    "broadcast": _copied(_broadcast),
+    "slice": _copied(_slice),
     "concat": _concat,
     "gather_rows": _gather_rows,
 }

@@ -10,6 +10,7 @@ import numpy as np
 
 from boundflow_core.executors.numpy_kernels import KERNELS
 from boundflow_core.executors.steps import Kernel, StepSession
+from boundflow_core.executors.workspace import numpy_workspace
 from boundflow_core.ir.constants import Constant, as_numpy
 from boundflow_core.ir.program import Op, Primitive, Value
 from boundflow_core.planner.plan import PlanBundle
@@ -17,12 +18,13 @@ from boundflow_core.planner.storage import ALIGNMENT, MemoryTraits
 
 __all__ = ["TRAITS", "open_session"]
 
-TRAITS = MemoryTraits(into=frozenset(KERNELS))
+TRAITS = MemoryTraits(into=frozenset(KERNELS), workspace=numpy_workspace)
 
 
 def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
     """``plan`` ready to run on NumPy arrays."""
-    return _QuietSession(plan, _NumpyBackend())
+    with np.errstate(all="ignore"):
+        return _QuietSession(plan, _NumpyBackend())
 
 
 class _QuietSession(StepSession):

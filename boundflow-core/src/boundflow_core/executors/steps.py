@@ -1,14 +1,14 @@
 """What executors that run operation by operation share: flat lists of bound calls on preallocated buffers.
 
-An executor brings a :class:`Backend`: how it allocates, views, loads, and which kernel runs an operation. From that and a
-plan, :class:`StepSession` prepares everything once; a run is then nothing but the calls, one after another.
+An executor brings a :class:`Backend`: how it allocates, views, loads, and which kernel runs an operation. From that and
+a plan, :class:`StepSession` prepares everything once; a run is then nothing but the calls, one after another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from boundflow_core.errors import IRError
@@ -16,13 +16,13 @@ from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import concrete_dim, concrete_shape
 from boundflow_core.planner.plan import PlanBundle
-from boundflow_core.planner.storage import last_uses
+from boundflow_core.planner.storage import StoragePlan
 
 __all__ = ["Backend", "Kernel", "StepSession"]
 
 Kernel = Callable[..., Any]
 Slots = list[Any]
-Call = Callable[[Slots], None]
+Call = Callable[[], Any]
 
 
 class Backend(Protocol):
@@ -34,7 +34,7 @@ class Backend(Protocol):
     def view(
         self, memory: Any, start: int, value: Value, shape: Sequence[int], strides: Sequence[int], offset: int
     ) -> Any:
-        """An array of ``value``'s element type in ``memory``: bytes from ``start`` on, strides and offset in elements."""
+        """An array of ``value``'s type in ``memory``: bytes from ``start`` on, strides and offset in elements."""
 
     def load(self, constant: Constant, value: Value) -> Any:
         """A constant as an array of the value's type."""
@@ -49,15 +49,10 @@ class Backend(Protocol):
         """A contiguous copy that the caller owns."""
 
     def kernel(self, op: Op) -> Kernel:
-        """``kernel(*inputs, out=None) -> output`` of a primitive; it writes into ``out`` where the executor's traits say
-        so, and otherwise never gets one."""
+        """``kernel(*inputs, out=None) -> output`` of a primitive.
 
-
-@dataclass(frozen=True)
-class _Steps:
-    """The calls of one task."""
-
-    calls: tuple[Call, ...]
+        It writes into ``out`` where the executor's traits say so, and otherwise never gets one.
+        """
 
 
 class StepSession:
@@ -68,102 +63,115 @@ class StepSession:
 
     def __init__(self, plan: PlanBundle, backend: Backend) -> None:
         self._backend = backend
-        self.program: BoundProgram = plan.program.bind(plan.sizes)
-        # The bound program has values of its own; plan and tasks speak of the symbolic ones.
-        pairs = list(zip(_values(plan.program), _values(self.program), strict=True))
-        self._concrete: dict[Value, Value] = dict(pairs)
-        self._number = {value: slot for slot, (value, _) in enumerate(pairs)}
-        self._slots: Slots = [None] * len(pairs)
-        self._live: list[tuple[int, Constant, Value]] = []
-        self._place(plan)
-        known = self._load_constants(plan.program)
-        self._tasks = self._make_tasks(plan, known)
-        self._results = {name: self._number[value] for name, value in plan.program.outputs.items()}
-        self._inputs = [(value, self._number[value]) for value in plan.program.inputs]
         self._planned = not plan.differentiable
+        program = plan.program.bind(plan.sizes)
+        # The bound program has values of its own; plan and tasks speak of the symbolic ones.
+        values, bound_ops = _values(plan.program), dict(zip(plan.program.ops, program.ops, strict=True))
+        self._number = {value: slot for slot, value in enumerate(values)}
+        self._slots: Slots = [None] * len(values)
+        self._live = [(self._number[v], c, v) for v, c in plan.program.constants.items() if c.is_live]
+        self._inputs = [(value, self._number[value]) for value in plan.program.inputs]
+        self._results = {name: self._number[value] for name, value in plan.program.outputs.items()}
+        # Values that kernels allocate themselves, and the calls that make the views of each anew.
+        self._own: list[int] = []
+        self._views: dict[Value, list[Call]] = {}
+        if self._planned:
+            self._place(plan)
+        fixed = self._load_constants(plan, bound_ops)
+        self._tasks = self._make_tasks(plan, bound_ops, fixed)
 
     # -- preparation --------------------------------------------------------------------------------------------------
 
     def _place(self, plan: PlanBundle) -> None:
         """Views of the arena for every value that lies in it."""
-        if plan.differentiable:
-            return
         storage, sizes = plan.storage, plan.sizes
         self.memory = self._backend.allocate(storage.arena_bytes)
-        offsets = storage.offsets
         for value, index in storage.home.items():
-            if offsets[index] < 0:
+            if not storage.buffers[index].planned:
+                self._own.append(self._number[value])
                 continue
             seen = storage.views[value]
             self._slots[self._number[value]] = self._backend.view(
                 self.memory,
-                offsets[index],
+                storage.offsets[index],
                 value,
                 concrete_shape(value.shape, sizes),
                 concrete_shape(seen.strides, sizes),
                 concrete_dim(seen.offset, sizes),
             )
 
-    def _load_constants(self, program: BoundProgram) -> set[Value]:
-        """Loads frozen constants; gives the values known from here on."""
-        known: set[Value] = set()
-        for value, constant in program.constants.items():
-            if constant.is_live:
-                self._live.append((self._number[value], constant, value))
+    def _load_constants(self, plan: PlanBundle, bound_ops: Mapping[Op, Op]) -> set[Value]:
+        """Loads frozen constants and computes what follows from them alone; gives all values known from here on."""
+        program = plan.program
+        known = {value for value, constant in program.constants.items() if not constant.is_live}
+        for value in known:
+            self._slots[self._number[value]] = self._backend.load(program.constants[value], value)
+        read = set(program.outputs.values())
+        for op in program.ops:
+            if known.issuperset(op.inputs):
+                self._slots[self._target(op)] = self._kernel(op, bound_ops)(
+                    *(self._slots[s] for s in self._sources(op))
+                )
+                known.update(op.outputs)
             else:
-                self._slots[self._number[value]] = self._backend.load(constant, value)
-                known.add(value)
+                read.update(op.inputs)
+        for value in known - read:
+            self._slots[self._number[value]] = None  # used only to compute others beforehand
         return known
 
-    def _make_tasks(self, plan: PlanBundle, known: set[Value]) -> dict[str, _Steps]:
-        bound_ops = dict(zip(plan.program.ops, self.program.ops, strict=True))
-        last = last_uses(plan.program)
+    def _make_tasks(
+        self, plan: PlanBundle, bound_ops: Mapping[Op, Op], known: set[Value]
+    ) -> dict[str, tuple[Call, ...]]:
+        # What kernels allocate is let go of after the last use of it and of all its views.
+        dead: dict[int, list[int]] = {}
+        for buffer in plan.storage.buffers:
+            if self._planned and not buffer.planned:
+                dead.setdefault(buffer.last_use, []).extend(self._number[value] for value in buffer.alias_group)
         position = {op: index for index, op in enumerate(plan.program.ops)}
         tasks = {}
-        read: set[Value] = set(plan.program.outputs.values())
         for task in plan.graph.topo_sort():
             calls: list[Call] = []
             for op in task.ops:
-                if len(op.outputs) != 1:
-                    raise IRError(f"{op.name} has {len(op.outputs)} outputs; executors by steps take primitives")
-                kernel = self._backend.kernel(bound_ops[op])
-                sources = [self._number[value] for value in op.inputs]
-                target = self._number[op.outputs[0]]
-                if all(value in known for value in op.inputs):
-                    self._slots[target] = kernel(*[self._slots[slot] for slot in sources])
-                    known.add(op.outputs[0])
+                if op.outputs[0] in known:
                     continue
-                read.update(op.inputs)
-                calls.extend(self._calls(plan, op, kernel, sources, target))
-                if not plan.differentiable:
-                    calls.extend(self._frees(plan, op, known, last, position[op]))
-            tasks[task.name] = _Steps(tuple(calls))
-        for value in known - read:
-            self._slots[self._number[value]] = None  # used only to compute others beforehand
+                calls.extend(self._calls(plan, op, self._kernel(op, bound_ops), known))
+                if position[op] in dead:
+                    calls.append(_forget(self._slots, dead[position[op]]))
+            tasks[task.name] = tuple(calls)
         return tasks
 
-    def _calls(self, plan: PlanBundle, op: Op, kernel: Kernel, sources: list[int], target: int) -> list[Call]:
-        out = op.outputs[0]
-        if plan.differentiable:
-            return [_allocating(kernel, sources, target)]
-        view = plan.storage.views[out]
-        buffer = plan.storage.buffers[plan.storage.home[out]]
-        if view.base is not out:
-            # A view of planned memory was made beforehand; one of a kernel's own result is made when that is there.
-            return [] if buffer.planned else [_allocating(kernel, sources, target)]
-        return [_into(kernel, sources, target) if buffer.planned else _allocating(kernel, sources, target)]
+    def _calls(self, plan: PlanBundle, op: Op, kernel: Kernel, known: set[Value]) -> list[Call]:
+        out, storage = op.outputs[0], plan.storage
+        sources, target = self._sources(op), self._target(op)
+        if not self._planned:
+            return [_allocating(self._slots, kernel, sources, target)]
+        base = storage.views[out].base
+        if self._is_own(storage, out):
+            call = _allocating(self._slots, kernel, sources, target)
+            if base is not out:
+                self._views.setdefault(base, []).append(call)
+            return [call]
+        if base is not out:
+            return []  # a view of the arena, made beforehand
+        lies = [value in known or (value in storage.home and not self._is_own(storage, value)) for value in op.inputs]
+        if all(lies):
+            return [partial(kernel, *(self._slots[slot] for slot in sources), out=self._slots[target])]
+        return [_into(self._slots, kernel, sources, self._slots[target])]
 
-    def _frees(self, plan: PlanBundle, op: Op, known: set[Value], last: Mapping[Value, int], index: int) -> list[Call]:
-        """Lets go of memory that kernels allocated themselves, after its last use."""
-        dead = [
-            self._number[value]
-            for value in dict.fromkeys((*op.inputs, *op.outputs))
-            if value not in known
-            and value in plan.storage.home
-            and not plan.storage.buffers[plan.storage.home[value]].planned
-            and last.get(value, index) == index
-        ]
-        return [_forget(tuple(dead))] if dead else []
+    def _is_own(self, storage: StoragePlan, value: Value) -> bool:
+        """Whether a kernel allocates ``value``, or what it is a view of."""
+        return value in storage.home and not storage.buffers[storage.home[value]].planned
+
+    def _kernel(self, op: Op, bound_ops: Mapping[Op, Op]) -> Kernel:
+        if len(op.outputs) != 1:
+            raise IRError(f"{op.name} has {len(op.outputs)} outputs; executors by steps take primitives")
+        return self._backend.kernel(bound_ops[op])
+
+    def _sources(self, op: Op) -> list[int]:
+        return [self._number[value] for value in op.inputs]
+
+    def _target(self, op: Op) -> int:
+        return self._number[op.outputs[0]]
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -173,7 +181,9 @@ class StepSession:
         yield
 
     def start(self, inputs: Mapping[str, Any]) -> None:
-        """Brings the inputs and the weights that may have changed into place."""
+        """Brings the inputs and the weights that may have changed into place, and lets go of what is left over."""
+        for slot in self._own:
+            self._slots[slot] = None
         for value, slot in self._inputs:
             array = self._backend.convert(inputs[value.name], value)
             if self._planned:
@@ -184,19 +194,23 @@ class StepSession:
             self._slots[slot] = self._backend.load(constant, value)
 
     def run_task(self, name: str) -> None:
-        slots = self._slots
-        for call in self._tasks[name].calls:
-            call(slots)
+        for call in self._tasks[name]:
+            call()
 
     def read(self, value: Value) -> Any:
         """A copy of ``value``, after the task that makes it."""
         return self._backend.clone(self._slots[self._number[value]])
 
     def write(self, value: Value, array: Any) -> None:
-        """Puts ``array`` in the place of ``value``, as the task that makes it would have."""
+        """Puts ``array`` in the place of ``value``, as the task that makes it would have, and its views with it.
+
+        Nobody may write to ``array`` from here on.
+        """
         slot = self._number[value]
         if self._slots[slot] is None:
             self._slots[slot] = array
+            for call in self._views.get(value, ()):
+                call()
         else:
             self._backend.copy(self._slots[slot], array)
 
@@ -211,40 +225,25 @@ def _values(program: BoundProgram) -> list[Value]:
     return [*program.inputs, *program.constants, *(value for op in program.ops for value in op.outputs)]
 
 
-# The common arities are spelled out: a call with its arguments in place costs a fraction of one that unpacks a list.
+# Where all operands lie in the arena or are frozen, a call is bound to its arrays; these are for the others.
 
 
-def _into(kernel: Kernel, sources: Sequence[int], target: int) -> Call:
-    if len(sources) == 1:
-        (a,) = sources
+def _into(slots: Slots, kernel: Kernel, sources: Sequence[int], out: Any) -> Call:
+    def call() -> None:
+        kernel(*[slots[slot] for slot in sources], out=out)
 
-        def call_1(slots: Slots) -> None:
-            kernel(slots[a], out=slots[target])
-
-        return call_1
-    if len(sources) == 2:
-        a, b = sources
-
-        def call_2(slots: Slots) -> None:
-            kernel(slots[a], slots[b], out=slots[target])
-
-        return call_2
-
-    def call_n(slots: Slots) -> None:
-        kernel(*[slots[slot] for slot in sources], out=slots[target])
-
-    return call_n
+    return call
 
 
-def _allocating(kernel: Kernel, sources: Sequence[int], target: int) -> Call:
-    def call(slots: Slots) -> None:
+def _allocating(slots: Slots, kernel: Kernel, sources: Sequence[int], target: int) -> Call:
+    def call() -> None:
         slots[target] = kernel(*[slots[slot] for slot in sources])
 
     return call
 
 
-def _forget(dead: tuple[int, ...]) -> Call:
-    def call(slots: Slots) -> None:
+def _forget(slots: Slots, dead: Sequence[int]) -> Call:
+    def call() -> None:
         for slot in dead:
             slots[slot] = None
 

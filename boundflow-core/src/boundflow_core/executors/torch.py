@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from boundflow_core.executors.steps import Kernel, StepSession
 from boundflow_core.executors.torch_kernels import DTYPES, INTO, KERNELS
+from boundflow_core.executors.workspace import torch_workspace
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import Op, Value
 from boundflow_core.planner.plan import PlanBundle
@@ -18,7 +19,7 @@ from boundflow_core.planner.storage import MemoryTraits
 
 __all__ = ["TRAITS", "open_session"]
 
-TRAITS = MemoryTraits(into=INTO)
+TRAITS = MemoryTraits(into=INTO, workspace=torch_workspace)
 
 
 def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
@@ -86,6 +87,8 @@ class _TorchBackend:
             array = np.asarray(array)
             # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
             array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
+        elif not self._differentiable:
+            array = array.detach()
         return torch.as_tensor(array, dtype=DTYPES[value.type.dtype], device=self._device)
 
     def copy(self, target: Any, source: Any) -> None:

@@ -33,7 +33,7 @@ def _compare(op: Op) -> Kernel:
 
 def _sign(op: Op) -> Kernel:
     """torch.sign makes 0 of NaN, which would hide that a bound is undefined."""
-    return lambda x: torch.where(torch.isnan(x), x, torch.sign(x))
+    return lambda x, out=None: torch.where(torch.isnan(x), x, torch.sign(x), out=out)
 
 
 def _pow(op: Op) -> Kernel:
@@ -139,19 +139,22 @@ def _reshape(op: Op) -> Kernel:
     return reshape
 
 
+# Views, but for operands that the plan has no place for: weights that may change.
+
+
 def _permute(op: Op) -> Kernel:
     axes = op.attrs["axes"]
-    return lambda x: x.permute(axes)
+    return lambda x, out=None: x.permute(axes) if out is None else out.copy_(x.permute(axes))
 
 
 def _broadcast(op: Op) -> Kernel:
     shape = op.attrs["shape"]
-    return lambda x: x.expand(shape)
+    return lambda x, out=None: x.expand(shape) if out is None else out.copy_(x)
 
 
 def _slice(op: Op) -> Kernel:
     index = tuple(map(slice, op.attrs["starts"], op.attrs["stops"], op.attrs["steps"]))
-    return lambda x: x[index]
+    return lambda x, out=None: x[index] if out is None else out.copy_(x[index])
 
 
 def _concat(op: Op) -> Kernel:

@@ -133,6 +133,11 @@ def _index_select(call: Call, x: Operand, dim: int, index: Operand) -> Any:
     return compose.gather(call.g, x, np.atleast_1d(constant_values(index, "the index")), dim)
 
 
+def _embedding(call: Call, weight: Operand, index: Operand, *args: Any, **kwargs: Any) -> Any:
+    """Rows of a table at constant indices (positions, say)."""
+    return compose.gather(call.g, weight, constant_values(index, "the index"), 0)
+
+
 def _index(call: Call, x: Operand, indices: Sequence[Operand | None]) -> Any:
     """Advanced indexing by constants, along one axis or along several that lie side by side."""
     arrays: list[Any] = [None if index is None else constant_values(index, "the index") for index in indices]
@@ -237,6 +242,7 @@ LAYOUT: Mapping[str, Converter] = {
     "aten.constant_pad_nd": _constant_pad,
     "aten.copy": _copy,
     "aten.dropout": _dropout,
+    "aten.embedding": _embedding,
     "aten.empty_like": _filled(0.0),
     "aten.expand": _expand,
     "aten.expand_as": _expand,

@@ -1,181 +1,28 @@
-"""A plan as plain data: what ``boundflow plan`` shows, prints as JSON and draws.
-
-Everything is numbers, names and lists, so that it can be stored, compared and drawn without the program. Values go by
-their names in the program, operations by their step: the index at which they run. Step -1 is before the first one, when
-the inputs are there, and the number of operations is the step after the last, when the results are read.
-"""
+"""A plan as plain data: what ``boundflow plan`` shows, prints as JSON and draws."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TypedDict
 
 from boundflow_core.ir.program import Op, Value, bind_attrs
-from boundflow_core.ir.types import concrete_shape, format_shape
+from boundflow_core.ir.types import concrete_dim, concrete_shape, format_shape
+from boundflow_core.planner.description import (
+    BufferEntry,
+    ChunkEntry,
+    LayoutEntry,
+    LoweringEntry,
+    LoweringRow,
+    MemoryStep,
+    OpEntry,
+    PlanDescription,
+    StorageEntry,
+    ValueEntry,
+)
 from boundflow_core.planner.plan import KernelKey, PlanBundle, TaskOp
 from boundflow_core.planner.storage import StoragePlan, nbytes
 
-__all__ = [
-    "BufferEntry",
-    "ChunkEntry",
-    "EdgeEntry",
-    "LoweringEntry",
-    "LoweringRow",
-    "MemoryStep",
-    "OpEntry",
-    "PlanDescription",
-    "StageEntry",
-    "StorageEntry",
-    "TaskEntry",
-    "ValueEntry",
-    "describe_plan",
-]
-
-
-class ValueEntry(TypedDict):
-    """A value in memory, alive from ``first_def`` to ``last_use``.
-
-    ``view_of`` names the value in whose memory it lies in its own arrangement, ``written_onto`` the one whose memory it
-    takes over because it dies there; both are None for a value that begins a piece of memory.
-    """
-
-    name: str
-    type: str
-    bytes: int
-    first_def: int
-    last_use: int
-    view_of: str | None
-    written_onto: str | None
-
-
-class BufferEntry(TypedDict):
-    """Memory that ``values`` use one after another; ``offset`` in the arena, None where a kernel allocates it."""
-
-    index: int
-    bytes: int
-    dtype: str
-    offset: int | None
-    planned: bool
-    first_def: int
-    last_use: int
-    values: list[ValueEntry]
-
-
-class OpEntry(TypedDict):
-    """An operation and how it runs.
-
-    ``memory`` says where its result lies: "arena", "in place" (onto an operand that dies), "view" (nothing is written),
-    "own" (the kernel allocates it) or "beforehand" (computed once, when the plan is prepared).
-    """
-
-    step: int
-    name: str
-    origin: str
-    inputs: list[str]
-    outputs: list[str]
-    type: str
-    memory: str
-    strategy: str
-    kernel: str
-    reason: str
-
-
-class TaskEntry(TypedDict):
-    """A task; ``stage`` is empty if it runs only once, when the plan is prepared. ``bytes_out``: what it hands on."""
-
-    name: str
-    kind: str
-    depends: list[str]
-    stage: str
-    inputs: list[str]
-    outputs: list[str]
-    bytes_out: int
-    ops: list[OpEntry]
-
-
-class EdgeEntry(TypedDict):
-    producer: str
-    consumer: str
-    value: str
-    bytes: int
-
-
-class StageEntry(TypedDict):
-    """Tasks that run again together or not at all; ``keeps`` is what is stored if it is ``cached``."""
-
-    name: str
-    depends: list[str]
-    tasks: list[str]
-    keeps: list[str]
-    bytes_kept: int
-    cached: bool
-
-
-class MemoryStep(TypedDict):
-    """Memory while one step runs.
-
-    ``arena_used``: bytes of the arena that hold a value alive; ``own``: bytes of kernels' own allocations; ``naive``:
-    bytes that one buffer per value would have taken by now.
-    """
-
-    step: int
-    arena_used: int
-    own: int
-    naive: int
-
-
-class StorageEntry(TypedDict):
-    """``peak_bytes`` is the arena and the most that kernels' own allocations, ``own_peak_bytes``, take beside it."""
-
-    peak_bytes: int
-    naive_bytes: int
-    arena_bytes: int
-    own_peak_bytes: int
-    arena_buffers: int
-    own_buffers: int
-    steps: list[MemoryStep]
-
-
-class LoweringRow(TypedDict):
-    """All operations of one name on one strategy; ``kernels`` counts the different ones among them."""
-
-    op: str
-    strategy: str
-    ops: int
-    kernels: int
-
-
-class LoweringEntry(TypedDict):
-    ops: dict[str, int]
-    kernels: int
-    fallbacks: dict[str, int]
-    table: list[LoweringRow]
-
-
-class ChunkEntry(TypedDict):
-    """How calls of the ``asked`` sizes are cut so that the planned peak is at most ``limit_bytes``."""
-
-    limit_bytes: int
-    asked: dict[str, int]
-    count: int
-
-
-class PlanDescription(TypedDict):
-    program: str
-    executor: str
-    differentiable: bool
-    sizes: dict[str, int]
-    inputs: list[str]
-    outputs: dict[str, str]
-    tasks: list[TaskEntry]
-    edges: list[EdgeEntry]
-    buffers: list[BufferEntry]
-    storage: StorageEntry
-    stages: list[StageEntry]
-    lowering: LoweringEntry
-    layout: dict[str, object] | None
-    chunks: ChunkEntry | None
+__all__ = ["describe_plan"]
 
 
 def describe_plan(plan: PlanBundle, chunks: ChunkEntry | None = None) -> PlanDescription:
@@ -346,7 +193,7 @@ def _storage(storage: StoragePlan, ops: int) -> StorageEntry:
         "peak_bytes": storage.peak_bytes,
         "naive_bytes": storage.naive_bytes,
         "arena_bytes": storage.arena_bytes,
-        "own_peak_bytes": storage.peak_bytes - storage.arena_bytes,
+        "beside_bytes": storage.peak_bytes - storage.arena_bytes,
         "arena_buffers": sum(buffer.planned for buffer in storage.buffers),
         "own_buffers": sum(not buffer.planned for buffer in storage.buffers),
         "steps": steps,
@@ -368,7 +215,15 @@ def _steps(storage: StoragePlan, ops: int) -> list[MemoryStep]:
     for step in range(-1, ops + 1):
         for name, changes in (("used", used), ("own", own), ("naive", naive)):
             total[name] += changes[step]
-        steps.append({"step": step, "arena_used": total["used"], "own": total["own"], "naive": total["naive"]})
+        steps.append(
+            {
+                "step": step,
+                "arena_used": total["used"],
+                "own": total["own"],
+                "workspace": sum(concrete_dim(term, storage.sizes) for term in storage.temporaries.get(step, ())),
+                "naive": total["naive"],
+            }
+        )
     return steps
 
 
@@ -385,10 +240,20 @@ def _occupied(group: tuple[Value, ...], storage: StoragePlan) -> list[tuple[int,
     ]
 
 
-def _layout(plan: PlanBundle) -> dict[str, object] | None:
-    """The report of the layout analysis, where the plan has one."""
-    report = getattr(plan, "layout", None)
-    if report is None:
-        return None
-    described: dict[str, object] = report.to_json()
-    return described
+def _layout(plan: PlanBundle) -> LayoutEntry:
+    report = plan.layout
+    return {
+        "before": dict(report.before),
+        "after": dict(report.after),
+        "eliminated": dict(report.eliminated),
+        "values": [
+            {
+                "name": value.name,
+                "shape": format_shape(concrete_shape(value.shape, plan.sizes)),
+                "possible": list(value.possible),
+                "preferred": value.preferred,
+                "reason": value.reason,
+            }
+            for value in report.values
+        ],
+    }

@@ -1,4 +1,4 @@
-"""From a program to a plan: passes, tasks, memory, lowering. Everything here is done once per program, for any sizes."""
+"""From a program to a plan: passes, tasks, memory, lowering: done once for each program, for any sizes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from boundflow_core.extension import Executor, Pass
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
+from boundflow_core.planner.layout import analyse_layout
 from boundflow_core.planner.partition import dependencies, order_by_dependencies, partition, single_task
 from boundflow_core.planner.plan import KernelKey, Lowering, LoweringTable, PlanBundle, TaskOp
 from boundflow_core.planner.rewrite import decompose
@@ -42,11 +43,11 @@ def make_plan(
         reuse: whether values share memory.
         one_task: the whole program as a single task.
     """
-    passes = tuple(passes)
+    passes = (*passes, *executor.passes)
     program = run_passes(program, passes, "program")
     fallbacks = _fallbacks(program, executor)
-    program = run_passes(decompose(program, executor.fused), passes, "primitives")
-    program = order_by_dependencies(program)
+    lowered = decompose(program, executor.fused)
+    program = order_by_dependencies(run_passes(lowered, passes, "primitives"))
     graph = (single_task(program) if one_task else partition(program)).validate()
     storage = plan_storage(program, _beforehand(program), executor.traits(), reuse=reuse and not differentiable)
     return PlanBundle(
@@ -54,10 +55,11 @@ def make_plan(
         sizes={},
         graph=graph,
         storage=storage.validate(),
-        cache=plan_cache(graph, program),
+        cache=plan_cache(graph, program, storage),
         lowering=_lowering_table(graph, executor.name, fallbacks),
         executor=executor.name,
         differentiable=differentiable,
+        layout=analyse_layout(lowered, program),
     )
 
 

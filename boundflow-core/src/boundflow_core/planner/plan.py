@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from boundflow_core.ir.program import BoundProgram, Op, Value
+from boundflow_core.ir.program import BoundProgram, Op
 from boundflow_core.ir.types import Attrs, Shape
 from boundflow_core.planner.cacheplan import CachePlan
+from boundflow_core.planner.layout.analysis import LayoutReport
 from boundflow_core.planner.storage import StoragePlan
 from boundflow_core.planner.taskgraph import BoundTask, TaskGraph
 
@@ -102,6 +103,7 @@ class PlanBundle:
         lowering: on what each operation runs.
         executor: who runs the tasks.
         differentiable: whether what a gradient needs is kept; then no memory is planned, reused or freed early.
+        layout: layouts that values may have, and which layout operations the passes took away.
     """
 
     program: BoundProgram
@@ -112,6 +114,7 @@ class PlanBundle:
     lowering: LoweringTable
     executor: str
     differentiable: bool = False
+    layout: LayoutReport = field(default_factory=LayoutReport)
 
     @property
     def tasks(self) -> tuple[BoundTask, ...]:

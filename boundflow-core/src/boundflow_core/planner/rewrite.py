@@ -3,14 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
+from boundflow_core.ir.builder import Builder, Operand
+from boundflow_core.ir.constants import Constant
+from boundflow_core.ir.program import BoundProgram, Composite, Op, Primitive, Value
 from boundflow_core.ir.types import DType
 
-__all__ = ["OpRewrite", "decompose", "inline", "rewrite"]
+__all__ = ["OpRewrite", "Rewriter", "begin", "decompose", "inline", "rewrite"]
 
-OpRewrite = Callable[[Builder, Op, Sequence[Value]], "Sequence[Value] | None"]
+
+class Rewriter(Builder):
+    """A builder that can look back at what it has written.
+
+    Attributes:
+        arranged: constants in another arrangement, by constant and arrangement.
+        refused: what of that kind is known not to be possible.
+        moves_reshapes: whether reshapes move through elementwise operations too, or permutations alone.
+        tag, tags: a mark of the caller's, and the mark that was set when each operation's value was written.
+    """
+
+    def __init__(self, dtype: DType, name: str) -> None:
+        super().__init__(dtype, name)
+        self._producers: dict[Value, Op] = {}
+        self._settled: dict[Value, bool] = {}
+        self.arranged: dict[Any, Value] = {}
+        self.refused: set[Any] = set()
+        self.moves_reshapes = True
+        self.tag = 0
+        self.tags: dict[Value, int] = {}
+
+    def emit(self, spec: Primitive | Composite, *inputs: Operand, **attributes: Any) -> tuple[Value, ...]:
+        outputs = super().emit(spec, *inputs, **attributes)
+        if outputs[0] not in self._producers:
+            op = self._ops[-1]
+            self._producers.update(dict.fromkeys(outputs, op))
+            self.tags.update(dict.fromkeys(outputs, self.tag))
+            settled = all(self.is_weight(value) for value in op.inputs)
+            if settled:
+                frozen = all(self.is_frozen(value) for value in op.inputs)
+                self._settled.update(dict.fromkeys(outputs, frozen))
+        return outputs
+
+    def producer(self, value: Value) -> Op | None:
+        """The operation that defines ``value``; None for inputs and constants."""
+        return self._producers.get(value)
+
+    def constant_of(self, value: Value) -> Constant | None:
+        """What ``value`` holds if it is a constant."""
+        return self._constants.get(value)
+
+    def is_weight(self, value: Value) -> bool:
+        """Whether ``value`` depends on constants alone."""
+        return value in self._constants or value in self._settled
+
+    def is_frozen(self, value: Value) -> bool:
+        """Whether ``value`` depends on constants alone that never change, so that it is computed before any run."""
+        constant = self._constants.get(value)
+        return not constant.is_live if constant is not None else self._settled.get(value, False)
+
+
+OpRewrite = Callable[[Rewriter, Op, Sequence[Value]], "Sequence[Value] | None"]
 
 
 def float_type(program: BoundProgram) -> DType:
@@ -19,18 +72,24 @@ def float_type(program: BoundProgram) -> DType:
     return next((value.type.dtype for value in values if value.type.dtype.is_float), DType.FLOAT64)
 
 
-def rewrite(program: BoundProgram, rule: OpRewrite) -> BoundProgram:
-    """``program`` with each operation replaced by what ``rule(builder, op, new_inputs)`` gives; None copies it.
-
-    Common subexpressions are merged and operations that no output needs are dropped.
-    """
-    b = Builder(float_type(program), program.name)
+def begin(program: BoundProgram) -> tuple[Rewriter, dict[Value, Value]]:
+    """A rewriter that has the inputs and constants of ``program``, and what they are there."""
+    b = Rewriter(float_type(program), program.name)
     values: dict[Value, Value] = {
         value: b.input(value.name, value.shape, value.type.dtype, program.groups.get(value.name))
         for value in program.inputs
     }
     for value, constant in program.constants.items():
         values[value] = b.read_constant(constant, value)
+    return b, values
+
+
+def rewrite(program: BoundProgram, rule: OpRewrite) -> BoundProgram:
+    """``program`` with each operation replaced by what ``rule(rewriter, op, new_inputs)`` gives; None copies it.
+
+    Common subexpressions are merged and operations that no output needs are dropped.
+    """
+    b, values = begin(program)
     for op in program.ops:
         inputs = [values[value] for value in op.inputs]
         with b.origin(op.origin):
@@ -56,7 +115,7 @@ def inline(b: Builder, program: BoundProgram, inputs: Mapping[str, Value]) -> di
 def decompose(program: BoundProgram, keep: Collection[str] = ()) -> BoundProgram:
     """``program`` with all composites written out in primitives, but for those named in ``keep``."""
 
-    def written(b: Builder, op: Op, inputs: Sequence[Value]) -> Sequence[Value] | None:
+    def written(b: Rewriter, op: Op, inputs: Sequence[Value]) -> Sequence[Value] | None:
         if isinstance(op.spec, Composite) and op.name not in keep:
             return op.spec.decompose(b, inputs, op.attrs)
         return None

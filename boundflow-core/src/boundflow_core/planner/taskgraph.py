@@ -18,7 +18,7 @@ class BoundTask:
     Attributes:
         kind: "layout" (moves data only), "compute" (an affine operation and what follows it), or "weights" (what
             follows from constants alone).
-        depends: groups of the program's inputs that its results depend on, directly or through other tasks; weights that
+        depends: groups of the inputs that its results depend on, directly or through other tasks; weights that
             may change between runs count as the group "weights".
         inputs, outputs: values that it reads from elsewhere, and those that somebody else reads.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 import pluggy
 
+from boundflow_core.cache import BoundCache, CacheKey
 from boundflow_core.errors import PluginError
 from boundflow_core.extension import (
     Command,
@@ -31,7 +32,11 @@ __all__ = ["Claim", "Contribution", "brought", "claims", "collect", "describe", 
 
 @dataclass(frozen=True)
 class Contribution:
-    """All that one plugin brings. The fields are named after the hooks ``boundflow_register_...``."""
+    """All that one plugin brings. The fields are named after the hooks ``boundflow_register_...``.
+
+    Attributes:
+        cache_factories, cache_key_parts, cache_observers: the implementations of the cache's hooks, at most one each.
+    """
 
     domains: tuple[Domain, ...] = ()
     op_rules: tuple[OpRule, ...] = ()
@@ -42,8 +47,19 @@ class Contribution:
     passes: tuple[Pass, ...] = ()
     primitives: tuple[Composite, ...] = ()
     commands: tuple[Command, ...] = ()
+    cache_factories: tuple[Callable[[], BoundCache], ...] = ()
+    cache_key_parts: tuple[Callable[[CacheKey], Iterable[str]], ...] = ()
+    cache_observers: tuple[Callable[[str, CacheKey, int], None], ...] = ()
 
 
+# Hooks that are called while bounds are computed, and the fields that hold their implementations.
+CACHE_HOOKS: Mapping[str, str] = MappingProxyType(
+    {
+        "boundflow_bound_cache": "cache_factories",
+        "boundflow_cache_key": "cache_key_parts",
+        "boundflow_cache_event": "cache_observers",
+    }
+)
 HOOK_PREFIX = "boundflow_"
 REGISTER = "boundflow_register_"
 TYPES: Mapping[str, type[Any]] = MappingProxyType(
@@ -79,12 +95,13 @@ def collect(plugin: object) -> Contribution:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(_one_line(error)) from error
-    return Contribution(**{kind: _call(manager, kind) for kind in TYPES})
+    hooks: dict[str, Any] = {field: _implementations(manager, name) for name, field in CACHE_HOOKS.items()}
+    return Contribution(**{kind: _call(manager, kind) for kind in TYPES}, **hooks)
 
 
 def _check_marks(plugin: object) -> None:
     """Find functions that look like hooks but are not: pluggy would pass over them in silence."""
-    known = {REGISTER + kind for kind in TYPES}
+    known = {REGISTER + kind for kind in TYPES} | set(CACHE_HOOKS)
     for name, function in inspect.getmembers(plugin, inspect.isroutine):
         if not name.startswith(HOOK_PREFIX):
             continue
@@ -116,6 +133,16 @@ def _call(manager: pluggy.PluginManager, kind: str) -> tuple[Any, ...]:
         if problem:
             raise PluginError(f"{REGISTER}{kind}: {describe(_key(item))} {problem}")
     return items
+
+
+def _implementations(manager: pluggy.PluginManager, name: str) -> tuple[Callable[..., Any], ...]:
+    """The functions behind a hook, to be called directly: a call through pluggy costs microseconds."""
+    expected = tuple(inspect.signature(getattr(hookspecs, name)).parameters)
+    found = getattr(manager.hook, name).get_hookimpls()
+    for one in found:
+        if one.argnames != expected:
+            raise PluginError(f"{name} takes ({', '.join(one.argnames)}) instead of ({', '.join(expected)})")
+    return tuple(one.function for one in found)
 
 
 def _one_line(error: Exception) -> str:
@@ -157,7 +184,9 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "load": ("a function", callable),
         "read": ("a function", callable),
         "unavailable": ("a function", callable),
-        "prepare": ("a function", callable),
+        "open": ("a function", callable),
+        "traits": ("a function", callable),
+        "stage": ('"program" or "primitives"', lambda v: v in ("program", "primitives")),
         "options": ("a mapping to defaults (of a method), a tuple of names (of a frontend)", _is_options),
         "fused": ("a frozenset of names", lambda v: isinstance(v, frozenset)),
         "run": ("a function", callable),
@@ -220,6 +249,7 @@ def claims(contribution: Contribution) -> tuple[Claim, ...]:
     found += [("rule", f"{domain.name}.{op}") for domain in contribution.domains for op in domain.rules]
     found += [("frontend for", suffix) for item in contribution.frontends for suffix in item.suffixes]
     found += [("property reader for", suffix) for item in contribution.property_readers for suffix in item.suffixes]
+    found += [("store of bounds", "boundflow_bound_cache") for _ in contribution.cache_factories]
     return tuple(found)
 
 
@@ -235,4 +265,6 @@ def brought(contribution: Contribution) -> Mapping[str, tuple[str, ...]]:
         for kind in TYPES
         if getattr(contribution, kind)
     }
+    if hooks := tuple(name for name, field in CACHE_HOOKS.items() if getattr(contribution, field)):
+        names["cache_hooks"] = hooks
     return MappingProxyType(names)

@@ -18,8 +18,10 @@ It states the version of these hooks that it was written for, and implements tho
 
         return [ZONOTOPE]
 
-Every hook is called once per process, without arguments, when something is first looked up; it *returns* what the
-plugin brings and changes nothing. All of it is put into read-only tables (:func:`boundflow_core.plugins.registry`).
+Every hook ``boundflow_register_...`` is called once per process, without arguments, when something is first looked up;
+it *returns* what the plugin brings and changes nothing. All of it is put into read-only tables
+(:func:`boundflow_core.plugins.registry`). The three hooks of the cache at the end are looked up then and called while
+bounds are computed; where nobody implements them, nothing is called.
 
 Keep the module light: ``boundflow --help`` imports it. Import heavy packages inside of the functions that you return.
 
@@ -33,6 +35,7 @@ from collections.abc import Iterable
 
 import pluggy
 
+from boundflow_core.cache import BoundCache, CacheKey
 from boundflow_core.extension import (
     Command,
     Domain,
@@ -48,6 +51,9 @@ from boundflow_core.ir.program import Composite
 __all__ = [
     "BOUNDFLOW_API",
     "PROJECT",
+    "boundflow_bound_cache",
+    "boundflow_cache_event",
+    "boundflow_cache_key",
     "boundflow_register_commands",
     "boundflow_register_domains",
     "boundflow_register_executors",
@@ -158,7 +164,7 @@ def boundflow_register_executors() -> Iterable[Executor]:
 
         @hookimpl
         def boundflow_register_executors():
-            return [Executor("jax", "jax.jit", rank=5, unavailable=unavailable, prepare=prepare)]
+            return [Executor("jax", "jax.jit", rank=5, unavailable=unavailable, open=open_session, traits=traits)]
     """
     raise NotImplementedError
 
@@ -202,5 +208,50 @@ def boundflow_register_commands() -> Iterable[Command]:
         @hookimpl
         def boundflow_register_commands():
             return [Command("verify", "decide a property of a network", load)]
+    """
+    raise NotImplementedError
+
+
+# -- the cache of bounds ----------------------------------------------------------------------------------------------
+
+
+@hookspec
+def boundflow_bound_cache() -> BoundCache:
+    """A store for results that are kept between calls, instead of the one in memory; called once per compiled object.
+
+    Only one plugin can bring one. Subclass :class:`boundflow_core.cache.BoundCache`, whose ``get`` and ``put`` must be
+    safe for many threads; arrays that were put must never be written to. What it raises fails the compilation::
+
+        @hookimpl
+        def boundflow_bound_cache():
+            return BoundCache(capacity=8 * 2**30)
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def boundflow_cache_key(key: CacheKey) -> Iterable[str]:
+    """Parts to add to the key of every result, for whatever else results depend on; called at each look-up.
+
+    If it raises, that call computes everything anew and keeps nothing, since a key that lacks a part could give
+    somebody else's bounds::
+
+        @hookimpl
+        def boundflow_cache_key(key):
+            return [rounding_mode()]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def boundflow_cache_event(event: str, key: CacheKey, nbytes: int) -> None:
+    """Watch the cache: ``event`` is "hit", "miss", "store" or "evict".
+
+    Called in the thread that computes bounds, so be quick. An observer that raises never breaks a bound: the error is
+    logged, and that observer is not called again by this cache::
+
+        @hookimpl
+        def boundflow_cache_event(event, key, nbytes):
+            counters[event] += 1
     """
     raise NotImplementedError

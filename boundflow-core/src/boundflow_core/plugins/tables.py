@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from boundflow_core.errors import UnknownNameError
+from boundflow_core.errors import PluginError, UnknownNameError
 from boundflow_core.extension import (
     Command,
     Domain,
@@ -45,6 +45,7 @@ class Registry:
 
     Attributes:
         records: what became of every plugin that was found, core's own first.
+        cache_factories, cache_key_parts, cache_observers: implementations of the cache's hooks, called directly.
     """
 
     domains: Mapping[str, Domain] = field(default_factory=_empty)
@@ -57,15 +58,29 @@ class Registry:
     commands: Mapping[str, Command] = field(default_factory=_empty)
     records: tuple[PluginRecord, ...] = ()
     cache_factories: tuple[Callable[[], BoundCache], ...] = ()
-    cache_key_parts: tuple[Callable[[CacheKey], Sequence[str]], ...] = ()
+    cache_key_parts: tuple[Callable[[CacheKey], Iterable[str]], ...] = ()
     cache_observers: tuple[Callable[[str, CacheKey, int], None], ...] = ()
 
     def new_cache(self) -> BoundCache:
-        """A cache for the bounds of one compiled object: a plugin's, else our own; all observers watch it."""
+        """A cache for the bounds of one compiled object: a plugin's, else our own; all observers watch it.
+
+        Raises:
+            PluginError: the plugin's store cannot be made.
+        """
         from boundflow_core.cache import BoundCache
 
-        cache = self.cache_factories[0]() if self.cache_factories else BoundCache()
-        cache.observers = (*cache.observers, *self.cache_observers)
+        cache = BoundCache()
+        if self.cache_factories:
+            factory = self.cache_factories[0]
+            where = f"boundflow_bound_cache of {factory.__module__}"
+            try:
+                cache = factory()
+            except Exception as error:
+                raise PluginError(f"{where} raised {type(error).__name__}: {error}") from error
+            if not isinstance(cache, BoundCache):
+                raise PluginError(f"{where} returned {type(cache).__name__} instead of a BoundCache")
+        # a plugin may give the same store to several objects
+        cache.observers += tuple(one for one in self.cache_observers if one not in cache.observers)
         return cache
 
     def domain(self, name: str) -> Domain:
@@ -195,6 +210,9 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
     def table(kind: str) -> Mapping[str, Any]:
         return MappingProxyType({item.name: item for part in contributions for item in getattr(part, kind)})
 
+    def joined(kind: str) -> tuple[Any, ...]:
+        return tuple(item for part in contributions for item in getattr(part, kind))
+
     return Registry(
         domains=MappingProxyType(domains),
         methods=table("methods"),
@@ -205,4 +223,7 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         composites=table("primitives"),
         commands=table("commands"),
         records=tuple(records),
+        cache_factories=joined("cache_factories"),
+        cache_key_parts=joined("cache_key_parts"),
+        cache_observers=joined("cache_observers"),
     )

@@ -78,9 +78,7 @@ def _by_tanh(b: Builder) -> _Half:
         v, t, rate = parts(v)
         return (1.0 - t * t) * (rate + v * (3 * SCALE * CUBIC * v - t * rate * rate))
 
-    return _Half(
-        lambda v: 0.5 * v * parts(v)[1], first, second, TANH_BEND, -0.7524614220710163
-    )
+    return _Half(lambda v: 0.5 * v * parts(v)[1], first, second, TANH_BEND, -0.7524614220710163)
 
 
 TANH_BEND = 1.4185040087908284

@@ -32,21 +32,20 @@ def relu_chord(b: Builder, x: Interval) -> tuple[Value, Value]:
 
 def _adaptive(b: Builder, x: Interval, slope: Value) -> Value:
     """1 where the chord is steeper than 1/2, else 0: the smaller triangle."""
-    return b.where(slope > 0.5, slope * 0.0 + 1.0, 0.0)
+    zero = slope * 0.0  # NaN stays NaN
+    return b.where(slope > 0.5, zero + 1.0, zero)
 
 
 # How the lower line's slope is chosen where the neuron is unstable; all pass through the origin.
 SLOPES = {
     "adaptive": _adaptive,
     "same": lambda b, x, slope: slope,
-    "zero": lambda b, x, slope: b.where(x.lower < 0.0, 0.0, slope),
+    "zero": lambda b, x, slope: b.where(x.lower < 0.0, slope * 0.0, slope),
     "one": lambda b, x, slope: b.where(x.upper > 0.0, slope * 0.0 + 1.0, slope),
 }
 
 
-def relu(
-    b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]
-) -> Lines:
+def relu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]) -> Lines:
     """max(x, 0): the chord above; below a line a x with 0 <= a <= 1, which lies under both pieces."""
     slope, bias = relu_chord(b, x)
     choice = options.get("slope", "adaptive")
@@ -75,9 +74,7 @@ def leaky_relu(
     )
 
 
-def absolute(
-    b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]
-) -> Lines:
+def absolute(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]) -> Lines:
     """|x| = 2 max(x, 0) - x."""
     inner = relu(b, x, attrs, (), options)
     assert inner.upper_bias is not None

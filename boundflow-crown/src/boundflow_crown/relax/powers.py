@@ -50,6 +50,8 @@ def power(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], o
         return 2.0 * v if p == 2.0 else p * b.pow(v, p - 1.0)
 
     if not p.is_integer():
+        # Written out, as (-inf) ** p is a number.
+        x = Interval(b.where(x.lower >= 0.0, x.lower, math.nan), x.upper)
         return (concave if 0.0 < p < 1.0 else convex)(b, x, f, derivative)
     if p > 0.0:
         if p % 2.0 == 1.0:

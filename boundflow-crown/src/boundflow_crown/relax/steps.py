@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Attrs
@@ -61,7 +63,11 @@ def floor(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], o
     lower_slope = b.where(is_left, 0.0, b.where(is_right, steep_right, between))
     lower_bias = b.where(is_left, first - 1.0, last - 1.0 - b.where(is_right, steep_right, between) * last)
     # Adding 1 must be exact, and steep slopes must leave the bias its digits.
-    fine = both(b, b.maximum(b.abs(l), b.abs(u)) < 1e-2 / _eps(b), b.maximum(steep_left, steep_right) < 1e30)
+    fine = both(
+        b,
+        b.maximum(b.abs(l), b.abs(u)) < 1e-2 / float(np.finfo(b.dtype.numpy).eps),
+        b.maximum(steep_left, steep_right) < 1e30,
+    )
 
     def pick(jump: Value, constant: Value | float, coarse: float) -> Value:
         value = b.where(fine, b.where(jumps, jump, constant), coarse)
@@ -73,9 +79,3 @@ def floor(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], o
         pick(upper_slope, 0.0, 1.0),
         pick(upper_bias, last, 0.0),
     )
-
-
-def _eps(b: Builder) -> float:
-    import numpy as np
-
-    return float(np.finfo(b.dtype.numpy).eps)

@@ -54,8 +54,9 @@ def _fit(ctx: BackwardContext, rows: Value, number: int) -> Value:
     """Sums over leading axes that the product broadcast."""
     below, front = ctx.shape(number), len(ctx.rows.front)
     extra = rows.rank - front - len(below)
-    grown = [front + extra + axis for axis, dim in enumerate(below) if dim == 1 and rows.shape[front + extra + axis] != 1]
+    grown = [
+        front + extra + axis for axis, dim in enumerate(below) if dim == 1 and rows.shape[front + extra + axis] != 1
+    ]
     axes = (*range(front, front + extra), *grown)
     total = ctx.b.reduce_sum(rows, axes) if axes else rows
     return ctx.b.reshape(total, (*ctx.rows.front, *below))
-

@@ -17,8 +17,7 @@ def softmax(ctx: RuleContext, x: Interval) -> Interval:
     """
     b, axis = ctx.b, ctx.attrs["axis"] + 1
     if x.lower.shape[axis] == 1:
-        one = b.broadcast(b.constant(1.0), x.lower.shape)
-        return Interval(one, one)
+        return Interval(x.lower * 0.0 + 1.0, x.upper * 0.0 + 1.0)  # NaN stays NaN
     least = b.sigmoid(x.lower - _others(b, x.upper, axis))
     most = b.sigmoid(x.upper - _others(b, x.lower, axis))
     return ordered(b, least, most)

@@ -1,9 +1,0 @@
-"""A first test until the package has its own."""
-
-from __future__ import annotations
-
-import importlib.util
-
-
-def test_importable() -> None:
-    assert importlib.util.find_spec("boundflow_interval") is not None
