@@ -229,6 +229,57 @@ def test_windows_equal_full_maps(graph, ragged, ball, data):
     close(evaluate(windows, inputs), evaluate(full, inputs))
 
 
+def branch_without_activation(net, x):
+    """Windows of two sizes meet on a convolution's result, where what lies outside of the map must not count."""
+    y = net.conv(x, 3, (3, 3), padding=(1, 1, 1, 1))
+    return net.g.op("add", net.conv(y, 3, (3, 3), padding=(1, 1, 1, 1)), y)
+
+
+def convolutions_without_activation(net, x):
+    return net.conv(net.conv(x, 3, (3, 3), padding=(2, 1, 0, 1)), 2, (2, 3), padding=(1, 1, 1, 1))
+
+
+def border_before_convolution(net, x):
+    y = net.g.op("pad", net.conv(x, 2, (3, 3)), low=(0, 1, 2), high=(0, 2, 1), value=0.0)
+    return net.conv(y, 2, (3, 3))
+
+
+def border_of_ones(net, x):
+    y = net.g.op("pad", net.conv(x, 2, (3, 3)), low=(0, 1, 2), high=(0, 2, 1), value=1.0)
+    return net.conv(y, 2, (3, 3))
+
+
+def dilated_and_grouped(net, x):
+    y = net.relu(net.conv(x, 4, (3, 2), dilation=(1, 2), padding=(1, 1, 1, 1)))
+    return net.conv(y, 2, (2, 2), groups=2, dilation=(2, 1), stride=(2, 1), padding=(1, 0, 0, 1))
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("ball", [None, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "write",
+    [
+        branch_without_activation,
+        convolutions_without_activation,
+        border_before_convolution,
+        border_of_ones,
+        dilated_and_grouped,
+    ],
+)
+def test_cases_of_their_own(write, ball, ragged):
+    net = Net((2, 9, 9), 3)
+    graph = net.finish(net.relu(write(net, net.g.input)))
+    name = graph.nodes[-1].inputs[0]
+    numbers = np.random.default_rng(4)
+    full = program_of(graph, name, ragged=ragged, windows=False, ball=ball)
+    inputs = inputs_of(graph, full, 2, numbers)
+    count = int(np.prod(graph.type_of(name).shape))
+    inputs |= {"neuron": np.arange(count), **({"row_region": numbers.integers(0, 2, count)} if ragged else {})}
+    with mock.patch.object(walk, "FULL_MAP_SHARE", 100.0):
+        windows = program_of(graph, name, ragged=ragged, windows=True, ball=ball)
+    close(evaluate(windows, inputs), evaluate(full, inputs))
+
+
 def residual():
     net = Net((3, 12, 12), 5)
     x = net.relu(net.conv(net.g.input, 4, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1)))
