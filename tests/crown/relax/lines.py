@@ -1,4 +1,4 @@
-"""What the tests of relaxations share: functions, lines computed by the reference interpreter, and what they must hold."""
+"""What the tests of relaxations share: functions, and lines computed by the reference interpreter."""
 
 from __future__ import annotations
 

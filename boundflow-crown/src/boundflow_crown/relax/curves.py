@@ -61,7 +61,7 @@ def within(b: Builder, x: Value, low: Value | float, high: Value | float) -> Val
 
 
 def positive(b: Builder, x: Value) -> Value:
-    """``x``, but no less than the least normal number: for divisors that may be zero where their quotient is not used."""
+    """``x``, but no less than the least normal number: for divisors that may be zero where the quotient is not used."""
     return b.maximum(x, float(np.finfo(b.dtype.numpy).tiny))
 
 

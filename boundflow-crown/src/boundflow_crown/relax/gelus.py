@@ -90,9 +90,9 @@ def gelu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     Where the middle is negative all is mirrored, so that h(e) >= h(a) on [a, e] and a line above has a slope s >= 0.
 
     Above: left of -bend, h - s x falls; in the middle it is convex; right of the bend it is concave. So it is greatest
-    at a, at e, or at the t >= bend with h'(t) = s. The slope is the chord's where that is above: e <= bend, or
-    a <= 0 (the chord's slope is then at most 1/2, that of h right of the bend more), or h'(e) is no less. Else the slope is
-    that of the tangent at t = max(t*, middle), where the tangent at t* passes through (a, h(a)), found by bisection.
+    at a, at e, or at the t >= bend with h'(t) = s. The slope is the chord's where that is above: e <= bend, or a <= 0
+    (the chord's slope is then at most 1/2, h' right of the bend is more), or h'(e) is no less. Else it is that of the
+    tangent at t = max(t*, middle), where the tangent at t* passes through (a, h(a)), found by bisection.
 
     Below: h - s x is least at a, at e, or at the t within the bends with h'(t) = s. The slope is that of the tangent at
     t = min(t*, middle), where the tangent at t* passes through (e, h(e)), t* = bend for e <= bend. Newton steps from

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from boundflow_core.errors import OptionError
@@ -21,8 +21,8 @@ def relu_chord(b: Builder, x: Interval) -> tuple[Value, Value]:
 
     With l' = min(l, 0) and u' = max(u, 0) the chord's slope u' / (u' - l') is 1 where l >= 0 and 0 where u <= 0; where
     both are zero the denominator is replaced by a tiny number. Halves are divided: if the width overflowed, the slope
-    would be 0 and the line wrong. Where a bound is infinite, one of the two is NaN. Zhang et al., Efficient Neural Network
-    Robustness Certification with General Activation Functions, 2018, table 2.
+    would be 0 and the line wrong. Where a bound is infinite, one of the two is NaN. Zhang et al., Efficient Neural
+    Network Robustness Certification with General Activation Functions, 2018, table 2.
     """
     low, high = b.minimum(x.lower, 0.0), b.maximum(x.upper, 0.0)
     half = high * 0.5
@@ -37,7 +37,7 @@ def _adaptive(b: Builder, x: Interval, slope: Value) -> Value:
 
 
 # How the lower line's slope is chosen where the neuron is unstable; all pass through the origin.
-SLOPES = {
+SLOPES: Mapping[str, Callable[[Builder, Interval, Value], Value]] = {
     "adaptive": _adaptive,
     "same": lambda b, x, slope: slope,
     "zero": lambda b, x, slope: b.where(x.lower < 0.0, slope * 0.0, slope),
@@ -85,8 +85,8 @@ def clip(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     """x limited to [min, max]: the sides over the middle of the convex hull of the graph, so those of least area.
 
     With the kink at max moved into [l, u] the hull's upper side is the chord from l to the kink and then level; the
-    lower side is level up to the kink at min and then the chord to u. For min = 0, max = inf these are the lines of the relu
-    with the adaptive slope.
+    lower side is level up to the kink at min and then the chord to u. For min = 0, max = inf these are the lines of the
+    relu with the adaptive slope.
     """
     x = ordered(b, x)
     l, u, centre = x.lower, x.upper, middle(x)  # noqa: E741

@@ -106,7 +106,7 @@ def _tangent_ratio(n: int) -> float:
 
 
 def _odd(b: Builder, x: Interval, f: Function, derivative: Function, n: int) -> Lines:
-    """x ** n for odd n >= 3: rises, concave left of zero and convex right of it. The line below is the mirrored one above."""
+    """x ** n for odd n >= 3: concave left of zero, convex right of it. The line below is that above, mirrored."""
     slope, bias = _odd_upper(b, Interval(-x.upper, -x.lower), f, derivative, n)
     span = Interval(f(x.lower), f(x.upper))
     return settled(b, (slope, -bias), _odd_upper(b, x, f, derivative, n), span)
@@ -116,7 +116,7 @@ def _odd_upper(b: Builder, x: Interval, f: Function, derivative: Function, n: in
     """The chord where l >= -c u, else a tangent at some t <= -c u, the nearest to the middle.
 
     Tangents of the concave part are above it, and above the convex part where they are so at u; the tangent at -c u
-    passes through (u, u^n) by the choice of c. Where l >= -c u, f minus the chord falls from l, so it is never positive.
+    passes through (u, u^n) by the choice of c. Where l >= -c u, f minus the chord falls from l, and is never positive.
     The greatest f(x) - s x is at u or where f' = s, at l or u for the chord.
     """
     l, u = x.lower, x.upper  # noqa: E741

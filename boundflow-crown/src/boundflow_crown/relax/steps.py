@@ -46,9 +46,9 @@ def floor(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], o
     """The largest integer not above x: exact between two integers; else sides of the convex hull of the graph.
 
     With the first and last integers n1 = floor(l) + 1 and n2 = floor(u) of (l, u]: above are the lines through
-    (l, n1 - 1) and (n1, n1), then y = x up to (n2, n2), then y = n2. Below are y = n1 - 1 up to n1, then y = x - 1 up to
-    n2, then the line through (n2, n2 - 1) and (u, n2). The side over the middle has the least area. Where integers are
-    no longer told apart, or the interval is not finite, x - 1 <= floor(x) <= x.
+    (l, n1 - 1) and (n1, n1), then y = x up to (n2, n2), then y = n2. Below are y = n1 - 1 up to n1, then y = x - 1 up
+    to n2, then the line through (n2, n2 - 1) and (u, n2). The side over the middle has the least area. Where integers
+    are no longer told apart, or the interval is not finite, x - 1 <= floor(x) <= x.
     """
     x = ordered(b, x)
     l, u, centre = x.lower, x.upper, middle(x)  # noqa: E741
@@ -63,11 +63,8 @@ def floor(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], o
     lower_slope = b.where(is_left, 0.0, b.where(is_right, steep_right, between))
     lower_bias = b.where(is_left, first - 1.0, last - 1.0 - b.where(is_right, steep_right, between) * last)
     # Adding 1 must be exact, and steep slopes must leave the bias its digits.
-    fine = both(
-        b,
-        b.maximum(b.abs(l), b.abs(u)) < 1e-2 / float(np.finfo(b.dtype.numpy).eps),
-        b.maximum(steep_left, steep_right) < 1e30,
-    )
+    exact = b.maximum(b.abs(l), b.abs(u)) < 1e-2 / float(np.finfo(b.dtype.numpy).eps)
+    fine = both(b, exact, b.maximum(steep_left, steep_right) < 1e30)
 
     def pick(jump: Value, constant: Value | float, coarse: float) -> Value:
         value = b.where(fine, b.where(jumps, jump, constant), coarse)

@@ -59,10 +59,10 @@ def _upper(b: Builder, x: Interval, f: Function, peak: float) -> Line:
     rises. So cos y - s y is greatest at a, at e or at the t in [0, pi/2] with -sin t = s (left of a peak it is less
     than on it): the bias follows from these three, whatever the slope.
 
-    The slope is that of the chord where it is above at a, that is where a > 0 and the tangent at a is not above at e, or
-    a >= pi/2. Else it is that of the tangent at t = min(t*, middle), where the tangent at t* passes through (e, cos e):
-    tangents at t <= t* are above f and the one nearest to the middle has the least area. t* is found by Newton steps
-    from max(a, 0) on F(t) = cos t - sin t (e - t) - cos e, convex and falling on [0, pi/2], so that steps stay left of t*.
+    The slope is that of the chord where a >= pi/2, or a > 0 and the tangent at a is not above at e. Else it is that of
+    the tangent at t = min(t*, middle), where the tangent at t* passes through (e, cos e): tangents at t <= t* are above
+    f and the one nearest to the middle has the least area. t* is found by Newton steps from max(a, 0) on
+    F(t) = cos t - sin t (e - t) - cos e, convex and falling on [0, pi/2], so that steps stay left of t*.
 
     The places of t carry the rounding of x, d; f(x) - s x is stationary there, which costs d^2.
     """

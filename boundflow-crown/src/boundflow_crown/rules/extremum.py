@@ -27,7 +27,7 @@ __all__ = ["Planes", "max_pool2d", "maximum", "minimum", "planes_of_maximum", "r
 
 @dataclass(frozen=True)
 class Planes:
-    """``lower . x <= max(x) <= upper . x + bias``; slopes like x, the bias with axes of size 1 where maxima are taken."""
+    """``lower . x <= max(x) <= upper . x + bias``; slopes like x, the bias with axes of size 1 for those reduced."""
 
     lower: Value
     upper: Value
@@ -38,9 +38,9 @@ def planes_of_maximum(b: Builder, x: Interval, axes: Sequence[int]) -> Planes:
     """Planes for the maximum over ``axes``; elements with both bounds -inf are not there.
 
     Below: the element with the largest lower bound, or the mean of several such: no mean exceeds the maximum.
-    Above: with i the element with the largest upper bound, r the largest upper bound of all others, but no less than l_i:
-    max(x) <= max(x_i, r) = r + max(x_i - r, 0), under the chord of the relu between l_i - r and u_i - r. This is x_i where
-    no other can exceed it, and r where another has as large an upper bound. It never exceeds u_i.
+    Above: with i the element with the largest upper bound, r the largest upper bound of all others, but no less than
+    l_i: max(x) <= max(x_i, r) = r + max(x_i - r, 0), under the chord of the relu between l_i - r and u_i - r. This is
+    x_i where no other can exceed it, and r where another has as large an upper bound. It never exceeds u_i.
     NaN in a bound makes the planes NaN.
     """
 
@@ -110,7 +110,7 @@ def _windows(b: Builder, x: Value, attrs: Attrs, out: tuple[int, int]) -> Value:
 
 
 def max_pool2d(ctx: BackwardContext, rows: Value) -> Step:
-    """Planes window by window; rows return to the images by the adjoint of the selection, a convolution with 0 and 1."""
+    """Planes window by window; rows return to the images by the adjoint of the selection, a 0-1 convolution."""
     b, lift, attrs, front = ctx.b, ctx.rows.lift, ctx.attrs, ctx.rows.front
     shape, (h, w) = ctx.shape(0), concrete_shape(ctx.node.type.shape[-2:], {})
     lead, image = shape[:-2], shape[-2:]

@@ -1,7 +1,7 @@
 """Products. With a constant they are affine; of two values that depend on the input, McCormick's planes are used.
 
-For x = c +- r and y = d +- s: x y - (d x + c y - c d) = (x - c)(y - d), which is at least -r s and at most r s. These are
-the means of McCormick's two planes below, from (x - l1)(y - l2) >= 0 and (u1 - x)(u2 - y) >= 0, and of his two above
+For x = c +- r and y = d +- s: x y - (d x + c y - c d) = (x - c)(y - d), at least -r s and at most r s. These are the
+means of McCormick's two planes below, from (x - l1)(y - l2) >= 0 and (u1 - x)(u2 - y) >= 0, and of his two above
 (Computability of global solutions to factorable nonconvex programs, 1976). All are as high at the middle; the mean has
 the coefficients of the tangent plane there, which one matrix product puts through.
 """

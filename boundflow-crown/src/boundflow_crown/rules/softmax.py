@@ -1,8 +1,8 @@
 """Softmax: planes below and above every element, from bounds of the operand.
 
-Element i is p_i = 1 / S_i with S_i = sum_j exp(x_j - x_i): exponentials of differences, that know what moves together and
-do not overflow where the softmax does not. Wei et al., Convex Bounds on the Softmax Function with Applications to
-Robustness Verification, 2023, equations (8) and (9), made linear by tangents and chords.
+Element i is p_i = 1 / S_i with S_i = sum_j exp(x_j - x_i): exponentials of differences, which know what moves together
+and do not overflow where the softmax does not. Wei et al., Convex Bounds on the Softmax Function with Applications to
+Robustness Verification, 2023 (bounds ER), made linear by tangents and chords.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _total(b: Builder, v: Value) -> Value:
 def _lower_plane(b: Builder, d: Interval, least: Value, most: Value) -> tuple[Value, Value]:
     """Coefficients [B, ..., i, j] of the differences, and biases [B, ..., i].
 
-    1 / S >= 2 q - q^2 S for every q, the tangent at 1 / q; and S is at most the sum of the exponentials' chords. Highest at
-    the middle is q = 2 / (S_l + S_u), for which 1 / S_l and 1 / S_u are the greatest and the least p_i. One q is
+    1 / S >= 2 q - q^2 S for every q, the tangent at 1 / q; and S is at most the sum of the exponentials' chords. The
+    highest at the middle is q = 2 / (S_l + S_u), for which 1 / S_l and 1 / S_u are the greatest and the least p_i. One q is
     multiplied into the exponentials, which are then at most 2.
     """
     q = 2.0 * least * most / (least + most)
