@@ -1,8 +1,9 @@
 """The method ``alpha-crown``: lower slopes of undecided neurons optimised, row by row, by projected gradient steps.
 
-Any slope in [0, 1] gives a sound bound, so every step's bounds hold and the best of all steps is kept. One step is one
-program: the bounds, their gradient in the slopes, and the update. Xu et al., Fast and Complete: Enabling Complete Neural
-Network Verification with Rapid and Massively Parallel Incomplete Verifiers, 2021, section 3.1; Adam by Kingma and Ba, 2015.
+Any slope in [0, 1] gives a sound bound, so every step's bounds hold and the best of all steps is kept. The first step
+takes the slopes of ``crown``. One step is one program: the bounds, their gradient in the slopes, and the update. Xu et
+al., Fast and Complete: Enabling Complete Neural Network Verification with Rapid and Massively Parallel Incomplete
+Verifiers, 2021, section 3.1; Adam by Kingma and Ba, 2015.
 """
 
 from __future__ import annotations
@@ -21,63 +22,44 @@ from boundflow_core.ir.types import SymDim
 from boundflow_core.planner.rewrite import inline
 from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
+from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, TINY, ascend, settings_of
 from boundflow_crown.bounds import least
-from boundflow_crown.output import intersected, output_start
+from boundflow_crown.output import both_sides, intersected, output_start
 from boundflow_crown.recipe import crown, forward_from, inputs_of, inside, known_bounds
 from boundflow_crown.relax.piecewise import relu
 from boundflow_interval import Interval
 
 __all__ = ["ALPHA_OPTIONS", "alpha_crown"]
 
-ALPHA_OPTIONS: Mapping[str, Any] = {"iterations": 20, "rate": 0.5, "decay": 0.98}
-
-# Adam's constants.
-_BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8
+# intermediate: "fixed": only slopes of the walk from the output are optimised, bounds inside of the network stay.
+ALPHA_OPTIONS: Mapping[str, Any] = {**OPTIONS, "intermediate": "fixed"}
 
 
 def alpha_crown(workshop: Workshop) -> Recipe:
     """The recipe of ``alpha-crown`` for one network."""
-    iterations, rate, decay = _checked(workshop.options)
+    settings, both = settings_of(workshop.options), both_sides(workshop)
+    if workshop.options["intermediate"] != "fixed":
+        raise OptionError(f"intermediate must be fixed, not {workshop.options['intermediate']!r}")
     values = inside(workshop)
     nodes = tuple(node for node in workshop.graph.nodes if node.op == "relu" and node.inputs[0] in values.names)
     if not nodes:
         return crown(workshop)
-    begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes))
+    # Rows that are mirrored cannot be cut along their number.
+    begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes), cuts=("B",))
     step = ProgramRunner(_step_program(workshop, nodes, values.names), _planning(workshop), workshop.stats, cuts=("B",))
-    main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names))
+    main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
 
     def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:
         found = values.find(inputs, None)
         given = {**inputs, **found}
-        state = dict(begin(inputs_of(begin, given)))
-        best: Any = None
-        for number in range(iterations):
-            moment = number + 1
-            scalars = {
-                "rate": rate * decay**number / (1 - _BETA1**moment),
-                "correction": 1 / (1 - _BETA2**moment),
-            }
-            numbers = {name: _scalar(value, state) for name, value in scalars.items()}
-            state = dict(step(inputs_of(step, {**given, **state, **numbers})))
-            found_least = state.pop("least")
-            best = found_least if best is None else _larger(best, found_least)
-            if progress is not None:
-                progress(moment, iterations + 1)
+        start = begin(inputs_of(begin, given))
+        count = next(iter(start.values())).shape[1]
+        rows = slice(count // 2 if both else count)
+        best = ascend(step, start, given, settings, rows=rows, progress=progress)
         results = main(inputs_of(main, {**given, "least": best}))
         return {**found, **results}
 
     return Recipe(main, run, takes=values.names)
-
-
-def _checked(options: Mapping[str, Any]) -> tuple[int, float, float]:
-    iterations, rate, decay = (options[name] for name in ALPHA_OPTIONS)
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise OptionError(f"iterations must be a positive integer, not {iterations!r}")
-    if not 0 < rate:
-        raise OptionError(f"rate must be positive, not {rate!r}")
-    if not 0 < decay <= 1:
-        raise OptionError(f"decay must be in (0, 1], not {decay!r}")
-    return iterations, float(rate), float(decay)
 
 
 def _planning(workshop: Workshop) -> Any:
@@ -89,19 +71,20 @@ def _planning(workshop: Workshop) -> Any:
 # -- programs ---------------------------------------------------------------------------------------------------------
 
 
-def _mirrored_front(workshop: Workshop) -> tuple[Any, Any]:
-    """Front axes of the output's rows and of their negatives."""
+def _front(workshop: Workshop) -> tuple[Any, Any]:
+    """Front axes of the output's rows, where both sides are wanted of their negatives too."""
+    times = 2 if both_sides(workshop) else 1
     if workshop.spec is None:
         outputs = 1
         for dim in workshop.graph.output_type.shape:
             assert isinstance(dim, int)
             outputs *= dim
-        return REGIONS, 2 * outputs
-    return REGIONS, SymDim(2, ROWS.symbols)
+        return REGIONS, times * outputs
+    return REGIONS, SymDim(times, ROWS.symbols)
 
 
 def _alpha_shape(workshop: Workshop, node: Node) -> tuple[Any, ...]:
-    return (*_mirrored_front(workshop), *node.type.shape)
+    return (*_front(workshop), *node.type.shape)
 
 
 def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> dict[str, Value]:
@@ -123,7 +106,7 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
 
 
 def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
-    """Lower bounds of the output's rows and their negatives from given slopes."""
+    """Lower bounds of the output's rows, and of their negatives, from given slopes."""
     graph = workshop.graph
 
     def write(b: Builder) -> dict[str, Value]:
@@ -133,7 +116,17 @@ def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[st
             node.name: b.input(f"alpha:{node.name}", _alpha_shape(workshop, node), group="slopes") for node in nodes
         }
         start = output_start(b, graph, spec, region.lower.shape[0])
-        found = least(b, graph, workshop.rules["linear"], region, start, states, workshop.options, slopes)
+        found = least(
+            b,
+            graph,
+            workshop.rules["linear"],
+            region,
+            start,
+            states,
+            workshop.options,
+            slopes,
+            both=both_sides(workshop),
+        )
         return {"least": found}
 
     return workshop.write("alpha bounds", write)
@@ -154,9 +147,9 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
         out = {"least": found["least"]}
         for node in nodes:
             alpha, grad = given[f"alpha:{node.name}"], found[f"grad:alpha:{node.name}"]
-            first = b.input(f"first:{node.name}", alpha.shape, group="slopes") * _BETA1 + grad * (1 - _BETA1)
-            second = b.input(f"second:{node.name}", alpha.shape, group="slopes") * _BETA2 + grad * grad * (1 - _BETA2)
-            moved = alpha + rate * first / (b.sqrt(second * correction) + _TINY)
+            first = b.input(f"first:{node.name}", alpha.shape, group="slopes") * BETA1 + grad * (1 - BETA1)
+            second = b.input(f"second:{node.name}", alpha.shape, group="slopes") * BETA2 + grad * grad * (1 - BETA2)
+            moved = alpha + rate * first / (b.sqrt(second * correction) + TINY)
             out[f"alpha:{node.name}"] = b.minimum(b.maximum(moved, 0.0), 1.0)
             out[f"first:{node.name}"], out[f"second:{node.name}"] = first, second
         return out
@@ -170,28 +163,8 @@ def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> M
     states: Mapping[str, Interval] = forward_from(workshop, b, known) if workshop.options["intersect"] else known
     spec: SpecRows | None = workshop.spec_rows(b)
     start = output_start(b, workshop.graph, spec, region.lower.shape[0])
-    lower, negated = start.layout.halves(b.input("least", _mirrored_front(workshop), group="slopes"))
+    found = b.input("least", _front(workshop), group="slopes")
+    if not both_sides(workshop):
+        return intersected(workshop, b, spec, states, found, None)
+    lower, negated = start.layout.halves(found)
     return intersected(workshop, b, spec, states, lower, -negated)
-
-
-# -- running ----------------------------------------------------------------------------------------------------------
-
-
-def _scalar(value: float, like: Mapping[str, Any]) -> Any:
-    """``value`` as an array without axes of the kind of the others."""
-    sample = next(iter(like.values()))
-    if hasattr(sample, "detach"):
-        return sample.new_tensor(value)
-    return sample.dtype.type(value).reshape(())
-
-
-def _larger(one: Any, other: Any) -> Any:
-    """The larger of two bounds; NaN counts for nothing."""
-    if hasattr(one, "detach"):
-        import torch
-
-        return torch.fmax(one, other)
-    import numpy as np
-
-    return np.fmax(one, other)
-

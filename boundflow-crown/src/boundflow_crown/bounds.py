@@ -27,9 +27,14 @@ def bound_rows(
     start: Start,
     intervals: Mapping[str, Interval],
     options: Mapping[str, Any],
-) -> tuple[Value, Value]:
-    """Lower and upper bounds [*front] of rows over the region."""
-    lower, negated = start.layout.halves(least(b, graph, rules, region, start, intervals, options))
+    *,
+    both: bool = True,
+) -> tuple[Value, Value | None]:
+    """Lower and upper bounds [*front] of rows over the region; no upper ones unless ``both`` are wanted."""
+    found = least(b, graph, rules, region, start, intervals, options, both=both)
+    if not both:
+        return found, None
+    lower, negated = start.layout.halves(found)
     return lower, -negated
 
 
@@ -42,14 +47,17 @@ def least(
     intervals: Mapping[str, Interval],
     options: Mapping[str, Any],
     slopes: Mapping[str, Value] | None = None,
+    *,
+    both: bool = True,
 ) -> Value:
     """Lower bounds of rows and of the negated rows over the region, in the layout of mirrored rows.
 
     Args:
+        both: whether the negated rows are wanted; without them the rows' own layout is kept.
         slopes: slopes of lower lines, see :class:`boundflow_crown.walk.BackwardContext`.
     """
     rows, bias, layout = walk_back(
-        b, graph, rules, lambda node: is_relaxed(graph, node), start, intervals, options, both=True, slopes=slopes,
+        b, graph, rules, lambda node: is_relaxed(graph, node), start, intervals, options, both=both, slopes=slopes,
         windowed={op: rule for op, rule in WINDOW_RULES.items() if rules.get(op) is RULES[op]},
     )
     if region.ball is not None:

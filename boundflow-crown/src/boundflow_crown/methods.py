@@ -31,7 +31,10 @@ def crown_ibp(workshop: Workshop) -> Recipe:
     return Recipe(main, lambda inputs, progress: main(inputs, progress))
 
 
-OPTIONS = {"slope": "adaptive", "intersect": True}
+# side: whether the output's upper bounds are walked for too ("both"), or its lower ones alone ("lower").
+OPTIONS = {"slope": "adaptive", "intersect": True, "side": "both"}
+# Which neurons get a backward pass of their own: those whose relaxation would lose something, or all.
+REFINING = {**OPTIONS, "refine": "unstable"}
 
 CROWN_IBP = Method(
     "crown-ibp",
@@ -46,7 +49,7 @@ CROWN = Method(
     "backward passes for the output and for every neuron that is not decided",
     domains=("interval", "linear"),
     recipe=crown,
-    options=OPTIONS,
+    options=REFINING,
     rank=20,
 )
 ALPHA_CROWN = Method(
@@ -54,6 +57,6 @@ ALPHA_CROWN = Method(
     "crown with the lower slopes of undecided neurons optimised",
     domains=("interval", "linear"),
     recipe=alpha_crown,
-    options={**OPTIONS, **ALPHA_OPTIONS},
+    options={**REFINING, **ALPHA_OPTIONS},
     rank=30,
 )

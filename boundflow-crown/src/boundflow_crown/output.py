@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from boundflow_core.errors import OptionError
 from boundflow_core.extension import SpecRows
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
@@ -17,7 +18,7 @@ from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
 from boundflow_interval import Interval, apply_rows, fold_rows
 
-__all__ = ["intersected", "output_bounds", "output_start"]
+__all__ = ["both_sides", "intersected", "output_bounds", "output_start"]
 
 
 def output_bounds(
@@ -31,7 +32,9 @@ def output_bounds(
     graph, batch = workshop.graph, region.lower.shape[0]
     spec = workshop.spec_rows(b)
     start = output_start(b, graph, spec, batch)
-    lower, upper = bound_rows(b, graph, workshop.rules["linear"], region, start, states, workshop.options)
+    lower, upper = bound_rows(
+        b, graph, workshop.rules["linear"], region, start, states, workshop.options, both=both_sides(workshop)
+    )
     return intersected(workshop, b, spec, states, lower, upper)
 
 
@@ -41,11 +44,16 @@ def intersected(
     spec: SpecRows | None,
     states: Mapping[str, Interval],
     lower: Value,
-    upper: Value,
+    upper: Value | None,
 ) -> dict[str, Value]:
-    """Bounds [B, S] of the output's rows as results: NaN made infinite, intersected with intervals if so asked."""
+    """Bounds [B, S] of the output's rows as results: NaN made infinite, intersected with intervals if so asked.
+
+    Args:
+        upper: None for bounds of one side; the others are then those of intervals, or infinite.
+    """
     graph, batch = workshop.graph, lower.shape[0]
-    lower, upper = no_nan(b, lower, -np.inf), no_nan(b, upper, np.inf)
+    lower = no_nan(b, lower, -np.inf)
+    upper = b.broadcast(b.constant(np.inf), lower.shape) if upper is None else no_nan(b, upper, np.inf)
     if workshop.options["intersect"]:
         low, high = _interval_bounds(b, graph, spec, states)
         lower = b.maximum(lower, no_nan(b, low, -np.inf))
@@ -55,6 +63,18 @@ def intersected(
         shape = (batch, *graph.output_type.shape)
         lower, upper = b.reshape(lower, shape), b.reshape(upper, shape)
     return {"lower": lower, "upper": upper}
+
+
+def both_sides(workshop: Workshop) -> bool:
+    """Whether upper bounds of the output are walked for too.
+
+    Raises:
+        OptionError: the option ``side`` is neither "both" nor "lower".
+    """
+    side = workshop.options["side"]
+    if side not in ("both", "lower"):
+        raise OptionError(f"side must be both or lower, not {side!r}")
+    return bool(side == "both")
 
 
 def output_start(b: Builder, graph: PrimalGraph, spec: SpecRows | None, batch: Dim) -> Start:

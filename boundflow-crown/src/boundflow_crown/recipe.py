@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boundflow_core.arrays import nonzero
+from boundflow_core.errors import OptionError
 from boundflow_core.extension import RuleContext
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
@@ -76,12 +77,15 @@ def inside(workshop: Workshop) -> Inside:
     graph = workshop.graph
     names = tuple(name for name in relaxed_operands(graph) if name != graph.input)
     layers = [_layer(workshop, name, names) for name in names]
+    intersect, refine = workshop.options["intersect"], workshop.options["refine"]
+    if refine not in ("unstable", "all"):
+        raise OptionError(f"refine must be unstable or all, not {refine!r}")
 
     def find(inputs: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
         given = dict(inputs)
         for number, layer in enumerate(layers, 1):
             if f"lower:{layer.name}" not in given:
-                lower, upper = _bounds_of(layer, given, intersect=workshop.options["intersect"])
+                lower, upper = _bounds_of(layer, given, intersect=intersect, every=refine == "all")
                 given[f"lower:{layer.name}"], given[f"upper:{layer.name}"] = lower, upper
             if progress is not None:
                 progress(number, len(layers) + 1)
@@ -146,6 +150,7 @@ def rows_program(
         layout = Rows(b, (REGIONS, CHOSEN))
     start = _neuron_start(b, workshop.graph, name, neuron, layout)
     lower, upper = bound_rows(b, workshop.graph, workshop.rules["linear"], region, start, states, workshop.options)
+    assert upper is not None
     return {"lower": lower, "upper": upper}
 
 
@@ -237,8 +242,9 @@ def _ancestors(graph: PrimalGraph, name: str) -> set[str]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool) -> tuple[Any, Any]:
-    """Bounds of the layer's value: by intervals, then backward for the neurons that a relaxation would loosen."""
+def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool, every: bool) -> tuple[Any, Any]:
+    """Bounds of the layer's value: by intervals, then backward for the neurons that a relaxation would loosen,
+    or for every one."""
     base = inputs_of(layer.intervals, given)
     found = layer.intervals(base)
     lower, upper = found["lower"], found["upper"]
@@ -247,7 +253,7 @@ def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool) -> t
     batch = lower.shape[0]
     flat_lower, flat_upper = lower.reshape(batch, -1), upper.reshape(batch, -1)
     loose = (flat_lower < 0) & (flat_upper > 0) if layer.hinged else ~(flat_lower >= flat_upper)
-    region, neuron = nonzero(loose)
+    region, neuron = nonzero(loose | True if every else loose)
     if len(neuron) == 0:
         return lower, upper
     if batch == 1:

@@ -1,0 +1,163 @@
+"""Projected gradient ascent on slopes, step by step in plain Python; a step itself is a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from boundflow_core.arrays import concatenate, is_torch, like, nonzero
+from boundflow_core.errors import OptionError
+from boundflow_core.runner import ProgramRunner
+from boundflow_core.workshop import REGIONS, Progress
+
+__all__ = ["BETA1", "BETA2", "OPTIONS", "TINY", "Settings", "ascend", "settings_of"]
+
+# Adam's constants.
+BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
+
+# rate, decay: size of the first step, and its factor from step to step.
+# stop: a region is left as it is once all of its lower bounds exceed this number; None: never.
+OPTIONS: Mapping[str, Any] = {"iterations": 20, "rate": 0.5, "decay": 0.98, "stop": None}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of :data:`OPTIONS`, checked."""
+
+    iterations: int
+    rate: float
+    decay: float
+    stop: float | None
+
+    def scalars(self, number: int) -> dict[str, float]:
+        """What step ``number``, from 0, takes: its rate, and Adam's corrections of both moments."""
+        moment = number + 1
+        return {
+            "rate": self.rate * self.decay**number / (1 - BETA1**moment),
+            "correction": 1 / (1 - BETA2**moment),
+        }
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """The settings among a method's options.
+
+    Raises:
+        OptionError: a value out of range.
+    """
+    iterations, rate, decay, stop = (options[name] for name in OPTIONS)
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+        raise OptionError(f"iterations must be a positive integer, not {iterations!r}")
+    if not (_is_number(rate) and 0 < rate < float("inf")):
+        raise OptionError(f"rate must be a positive number, not {rate!r}")
+    if not (_is_number(decay) and 0 < decay <= 1):
+        raise OptionError(f"decay must be a number in (0, 1], not {decay!r}")
+    if not (stop is None or (_is_number(stop) and stop == stop)):
+        raise OptionError(f"stop must be a number or None, not {stop!r}")
+    return Settings(iterations, float(rate), float(decay), None if stop is None else float(stop))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def ascend(
+    step: ProgramRunner,
+    start: Mapping[str, Any],
+    given: Mapping[str, Any],
+    settings: Settings,
+    *,
+    rows: slice,
+    progress: Progress | None = None,
+) -> Any:
+    """The best bounds [B, rows] of all steps.
+
+    A region that is decided keeps what it has, whatever the others do. Once many are, the rest goes on as a smaller
+    batch, of a size that is a power of two, so that few sizes are planned for.
+
+    Args:
+        step: ``least`` and the next state from a state, the scalars of :meth:`Settings.scalars` and ``given``.
+        start: the first state.
+        given: further inputs.
+        rows: those that must exceed ``settings.stop``.
+    """
+    batched = {value.name for value in step.plan.program.inputs if value.shape[:1] == (REGIONS,)}
+    taken = {value.name for value in step.plan.program.inputs}
+    fixed = {name: array for name, array in given.items() if name in taken}
+    state, best, batch = dict(start), None, _Batch()
+    for number in range(settings.iterations):
+        sample = next(array for name, array in state.items() if name in batched)
+        scalars = {name: _scalar(value, sample) for name, value in settings.scalars(number).items()}
+        state = dict(step({name: array for name, array in {**fixed, **state, **scalars}.items() if name in taken}))
+        best = batch.improved(best, state.pop("least"))
+        if progress is not None:
+            progress(number + 1, settings.iterations + 1)
+        if settings.stop is None or number + 1 == settings.iterations:
+            continue
+        keep = batch.settle(best[:, rows] > settings.stop)
+        if batch.finished:
+            break
+        if keep is not None:
+            fixed = {name: array[like(keep, array)] if name in batched else array for name, array in fixed.items()}
+            state = {name: array[keep] if name in batched else array for name, array in state.items()}
+    return best
+
+
+@dataclass
+class _Batch:
+    """Which regions still take part.
+
+    Attributes:
+        places: numbers [b] of the regions in the batch; None: all, in order.
+        live: which of these [b] are not decided; None: all.
+    """
+
+    places: Any = None
+    live: Any = None
+    finished: bool = False
+
+    def improved(self, best: Any, found: Any) -> Any:
+        """``best`` [B, rows] with what was ``found`` [b, rows] for live regions where that is larger; NaN never is."""
+        if best is None:
+            return found
+        before = best if self.places is None else best[self.places]
+        after = _choose(found > before, found, _choose(before == before, before, found))
+        if self.live is not None:
+            after = _choose(self.live[:, None], after, before)
+        if self.places is None:
+            return after
+        best[self.places] = after
+        return best
+
+    def settle(self, exceeds: Any) -> Any:
+        """Takes note of decided regions, from rows [B, rows] that exceed their goal.
+
+        Returns:
+            Which of the regions in the batch make up the next one, if that is a smaller one.
+        """
+        decided = exceeds.all(1) if self.places is None else exceeds[self.places].all(1)
+        live = ~decided if self.live is None else self.live & ~decided
+        (going,), (done,) = nonzero(live), nonzero(~live)
+        self.live, self.finished = live, len(going) == 0
+        size = 1 << max(len(going) - 1, 0).bit_length()
+        if self.finished or size >= len(live):
+            return None
+        keep = concatenate((going, done), 0)[:size]  # decided ones fill up the batch
+        self.places = keep if self.places is None else self.places[keep]
+        self.live = live[keep]
+        return keep
+
+
+def _scalar(value: float, sample: Any) -> Any:
+    """``value`` as an array without axes of the kind of ``sample``."""
+    return sample.new_tensor(value) if is_torch(sample) else sample.dtype.type(value).reshape(())
+
+
+def _choose(condition: Any, one: Any, other: Any) -> Any:
+    if is_torch(condition):
+        import torch
+
+        return torch.where(condition, one, other)
+    import numpy as np
+
+    return np.where(condition, one, other)
