@@ -30,8 +30,8 @@ class Subject:
 
     Attributes:
         domains: the domains that the method names, by name.
-        evaluate: ``evaluate(program, inputs) -> outputs``, arrays by name: the reference interpreter or an executor. The
-            programs of a method with several are planned: for those it must be an executor, or the executor
+        evaluate: ``evaluate(program, inputs) -> outputs``, arrays by name: the reference interpreter or an executor.
+            The programs of a method with several are planned: for those it must be an executor, or the executor
             "reference" runs them.
         dtype: element type of the programs.
         options: the method's options.

@@ -28,12 +28,14 @@ def linear(ctx: RuleContext, x: Interval, weight: Value, bias: Value | None = No
 
 def matmul_right(ctx: RuleContext, x: Interval, weight: Value) -> Interval:
     """``x weight`` on the last two axes, the right factor constant."""
-    return Interval(*ctx.b.emit(INTERVAL_MATMUL, x.lower, x.upper, weight, side="right", transpose=False))
+    lower, upper = ctx.b.emit(INTERVAL_MATMUL, x.lower, x.upper, weight, side="right", transpose=False)
+    return Interval(lower, upper)
 
 
 def matmul_left(ctx: RuleContext, weight: Value, x: Interval) -> Interval:
     """``weight x`` on the last two axes, the left factor constant."""
-    return Interval(*ctx.b.emit(INTERVAL_MATMUL, x.lower, x.upper, weight, side="left", transpose=False))
+    lower, upper = ctx.b.emit(INTERVAL_MATMUL, x.lower, x.upper, weight, side="left", transpose=False)
+    return Interval(lower, upper)
 
 
 def _on_images(

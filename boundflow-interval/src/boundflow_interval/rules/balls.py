@@ -55,6 +55,6 @@ def _dual_norm(b: Builder, weight: Value, p: float, axes: tuple[int, ...]) -> Va
 
 
 def _around(b: Builder, center: Value, ball: BallValues, norm: Value) -> Interval:
-    """``center`` [B, *sample] and, on either side, the radius of each region times ``norm``, which lacks the batch axis."""
+    """``center`` [B, *sample] and, on either side, the radius of each region times ``norm`` [*sample]."""
     spread = b.reshape(ball.radius, (ball.radius.shape[0], *[1] * (center.rank - 1))) * norm
     return Interval(center - spread, center + spread)
