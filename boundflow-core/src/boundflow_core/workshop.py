@@ -57,7 +57,7 @@ class Recipe:
         main: the program that gives the results; its plan is the one that is shown.
         run: ``run(inputs, progress) -> outputs``: arrays ``lower``, ``upper`` [B, *input], for balls of the norm 1 or 2
             ``center`` and ``radius``, and with a specification ``C`` and ``offset`` in; ``lower`` and ``upper``
-            out, and under ``lower:NAME`` and ``upper:NAME`` bounds of values inside of the network that it found on its way.
+            out, and under ``lower:NAME`` and ``upper:NAME`` bounds of values inside of the network that it found.
         takes: names of values whose bounds ``lower:NAME`` and ``upper:NAME`` may be handed in.
     """
 
