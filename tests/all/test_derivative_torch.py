@@ -118,7 +118,7 @@ def test_gradient_programs_are_planned_and_run_as_any_other(executor):
     y = b.max_pool2d(b.conv2d(x, w, padding=(1, 1, 1, 1)), kernel=(2, 2), stride=(1, 1), padding=(0, 0, 1, 1))
     y = b.scatter_add_rows(y, index, b.gather_rows(b.tanh(y), index, axis=3), axis=3)
     program = gradient_program(b.finish({"y": y}), "y", ["x", "w"], seed="seed")
-    runner = ProgramRunner(program, Planning(executor), RunStats())
+    runner = ProgramRunner(lambda: program, Planning(executor), RunStats())
     for batch in (1, 3):
         inputs = inputs_for(program, {"B": batch}, batch)
         results = runner(inputs)

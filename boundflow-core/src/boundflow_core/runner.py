@@ -78,41 +78,69 @@ class Planning:
 class ProgramRunner:
     """``runner(inputs) -> outputs``: a program, planned, for inputs of any sizes.
 
-    Args:
-        cuts: symbols along which a run may be cut into chunks, see :func:`boundflow_core.memory.chunk_sizes`.
+    It is written and planned when it is first needed: a method has programs for cases that may never come.
 
-    Attributes:
-        plan: the plan of the latest run, before the first one of sizes 1.
+    Args:
+        write: writes the program.
+        cuts: symbols along which a run may be cut into chunks, see :func:`boundflow_core.memory.chunk_sizes`.
     """
 
     def __init__(
-        self, program: BoundProgram, planning: Planning, stats: RunStats, cuts: Sequence[str] = ("B", "S")
+        self,
+        write: Callable[[], BoundProgram],
+        planning: Planning,
+        stats: RunStats,
+        cuts: Sequence[str] = ("B", "S"),
     ) -> None:
+        self._write, self._planning, self._stats, self._cuts = write, planning, stats, tuple(cuts)
+        self._planned: PlanBundle | None = None
+        self._latest: PlanBundle | None = None
+        self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
+        self._fingerprint = ""
+        self._lock = threading.RLock()
+
+    @property
+    def _template(self) -> PlanBundle:
+        """The plan for any sizes."""
+        if self._planned is None:
+            with self._lock:
+                if self._planned is None:
+                    self._planned = self._make_plan()
+        return self._planned
+
+    def _make_plan(self) -> PlanBundle:
         started = time.perf_counter()
-        self._cuts = tuple(cuts)
-        self._planning, self._stats = planning, stats
-        self._template = make_plan(
-            program,
+        planning, stats = self._planning, self._stats
+        plan = make_plan(
+            self._write(),
             planning.executor,
             planning.passes,
             differentiable=planning.differentiable,
             reuse=planning.reuse,
             one_task=planning.one_task,
         )
-        self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
-        self._fingerprint = ""
-        self._lock = threading.RLock()
-        self.plan: PlanBundle = bind_plan(self._template, dict.fromkeys(program.symbols(), 1))
-        for table, counts in ((stats.lowering, self.plan.lowering.counts), (stats.fallbacks, self.plan.lowering.fallbacks)):
+        for table, counts in ((stats.lowering, plan.lowering.counts), (stats.fallbacks, plan.lowering.fallbacks)):
             for name, count in counts.items():
                 table[name] = table.get(name, 0) + count
         stats.plans += 1
         stats.compile_seconds += time.perf_counter() - started
+        return plan
+
+    @property
+    def program(self) -> BoundProgram:
+        """The program as it runs, of symbolic shapes."""
+        return self._template.program
+
+    @property
+    def plan(self) -> PlanBundle:
+        """The plan of the latest run, before the first one of sizes 1."""
+        return self._latest if self._latest is not None else self.bind({})
 
     def bind(self, sizes: Mapping[str, int]) -> PlanBundle:
         """The plan for these sizes; symbols without one are 1."""
-        self.plan = bind_plan(self._template, {symbol: sizes.get(symbol, 1) for symbol in self._template.program.symbols()})
-        return self.plan
+        symbols = self._template.program.symbols()
+        self._latest = bind_plan(self._template, {symbol: sizes.get(symbol, 1) for symbol in symbols})
+        return self._latest
 
     def chunk(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes of one chunk under the memory limit.
@@ -136,7 +164,7 @@ class ProgramRunner:
         sizes = bind_symbols(program, {name: array.shape for name, array in inputs.items()})
         chunk = self.chunk(sizes)
         if self.plan.sizes != chunk:
-            self.plan = bind_plan(self._template, chunk)
+            self._latest = bind_plan(self._template, chunk)
         device = device_of(next(iter(inputs.values())))
         symbols = [symbol for symbol in sizes if chunk[symbol] < sizes[symbol]]
         if not symbols:

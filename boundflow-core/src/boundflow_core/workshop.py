@@ -122,7 +122,7 @@ class Workshop:
     ) -> ProgramRunner:
         """The same, planned and ready to run; ``cuts``: symbols along which it may run in chunks."""
         assert self.planning is not None, "this workshop only writes programs"
-        return ProgramRunner(self.write(name, write), self.planning, self.stats, cuts)
+        return ProgramRunner(lambda: self.write(name, write), self.planning, self.stats, cuts)
 
 
 def check_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def alpha_crown(workshop: Workshop) -> Recipe:
         return crown(workshop)
     # Rows that are mirrored cannot be cut along their number.
     begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes), cuts=("B",))
-    step = ProgramRunner(_step_program(workshop, nodes, values.names), _planning(workshop), workshop.stats, cuts=("B",))
+    step = ProgramRunner(lambda: _step_program(workshop, nodes, values.names), _planning(workshop), workshop.stats, cuts=("B",))
     main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
 
     def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:

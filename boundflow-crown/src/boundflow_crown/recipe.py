@@ -129,9 +129,7 @@ def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> _Layer:
 
 
 def _rows_runner(workshop: Workshop, name: str, known: tuple[str, ...], *, ragged: bool) -> ProgramRunner:
-    return workshop.runner(
-        f"rows:{name}", lambda b: rows_program(workshop, b, name, known, ragged=ragged), cuts=("R",)
-    )
+    return workshop.runner(f"rows:{name}", lambda b: rows_program(workshop, b, name, known, ragged=ragged), cuts=("R",))
 
 
 def rows_program(
@@ -139,8 +137,8 @@ def rows_program(
 ) -> Mapping[str, Value]:
     """Bounds ``lower`` and ``upper`` of chosen neurons of the value ``name``, from bounds of the values ``known``.
 
-    Inputs beside these and the region: ``neuron`` [R], numbers in the flattened value. If ``ragged``, each neuron is that of
-    the region ``row_region`` [R], and the bounds are [R]; else of every region, and they are [B, R].
+    Inputs beside these and the region: ``neuron`` [R], numbers in the flattened value. If ``ragged``, each neuron is that
+    of the region ``row_region`` [R], and the bounds are [R]; else of every region, and they are [B, R].
     """
     region, states = known_bounds(workshop, b, known)
     neuron = b.input("neuron", (CHOSEN,), DType.INT64, group="choice")
@@ -155,7 +153,7 @@ def rows_program(
 
 
 def _neuron_start(b: Builder, graph: PrimalGraph, name: str, neuron: Value, layout: Rows) -> Start:
-    """Rows that pick out neurons of the value ``name``, already through the linear operator that makes it if one does."""
+    """Rows that pick out neurons of the value ``name``, already through the linear operator that makes it, if any."""
     node = graph.producer(name)
     front = layout.front
     if node is not None and node.op == "linear" and len(node.type.shape) == 1:
@@ -215,9 +213,7 @@ def forward_from(workshop: Workshop, b: Builder, known: Mapping[str, Interval]) 
         if node.output in known:
             continue
         with b.origin(node.name):
-            operands = [
-                states[name] if name in states else b.constant(graph.constants[name]) for name in node.inputs
-            ]
+            operands = [states[name] if name in states else b.constant(graph.constants[name]) for name in node.inputs]
             states[node.output] = rules[node.op](RuleContext(b, graph, node), *operands)
     return states
 
@@ -284,5 +280,4 @@ def _choose(condition: Any, one: Any, other: Any) -> Any:
 
 def inputs_of(runner: ProgramRunner, given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``given`` that the program takes."""
-    return {value.name: given[value.name] for value in runner.plan.program.inputs if value.name in given}
-
+    return {value.name: given[value.name] for value in runner.program.inputs if value.name in given}

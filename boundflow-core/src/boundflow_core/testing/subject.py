@@ -79,7 +79,7 @@ class _OnExecutor:
     executor: Executor
 
     def __call__(self, program: BoundProgram, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        runner = ProgramRunner(program, Planning(self.executor), RunStats())
+        runner = ProgramRunner(lambda: program, Planning(self.executor), RunStats())
         return {name: np.asarray(array) for name, array in runner(inputs).items()}
 
 
