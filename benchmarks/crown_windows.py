@@ -2,9 +2,9 @@
 
     python benchmarks/crown_windows.py NET.onnx... [--eps E] [--rows R] [--dtype float32] [--repeats N]
 
-For every value of a convolutional network that the method refines, its program is run with windows and with full maps in
-turn, on the torch executor with one thread and one region. What is told is the median of the processor time, which other
-programs on the machine disturb less than the clock, and the ratio of the two.
+For every value of a convolutional network that the method refines, its program is run with windows and with full maps
+in turn, on the torch executor with one thread and one region. What is told is the median of the processor time, which
+other programs on the machine disturb less than the clock, and the ratio of the two.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -34,7 +35,9 @@ from boundflow_interval import INTERVAL
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(1)
-    print(f"{'network':<24} {'value':<10} {'map':<12} {'rows':>5} {'windows':>10} {'full maps':>10} {'ratio':>6}  frames")
+    print(
+        f"{'network':<24} {'value':<10} {'map':<12} {'rows':>5} {'windows':>10} {'full maps':>10} {'ratio':>6}  frames"
+    )
     for path in arguments.networks:
         graph = bf.load(path)
         inside = known_bounds(graph, arguments.eps, arguments.dtype)
@@ -48,10 +51,8 @@ def main() -> None:
                 continue  # bounded by intervals alone
             neurons = choose(inside, name, arguments.rows)
             inputs = {**inside, "neuron": neurons}
-            times = alternate(
-                [lambda r=r: r({v.name: inputs[v.name] for v in r.plan.program.inputs}) for r in (windows, full)],
-                arguments.repeats,
-            )
+            calls = [partial(made, recipe.inputs_of(made, inputs)) for made in (windows, full)]
+            times = alternate(calls, arguments.repeats)
             ours, theirs = (statistics.median(t) * 1e3 for t in times)
             size = "x".join(map(str, shape))
             print(
@@ -77,7 +78,11 @@ def known_bounds(graph: bf.PrimalGraph, eps: float, dtype: str) -> dict[str, np.
     run = CompiledBounds(graph, CROWN, names, names.executor("torch"), CompileOptions(dtype=DType(dtype)))
     x = np.random.default_rng(0).random((1, *graph.input_type.shape)).astype(dtype)
     found = run(bf.Box(x - eps, x + eps))
-    inside = {f"{side}:{name}": pair[i] for name, pair in found.intermediate.items() for i, side in enumerate(("lower", "upper"))}
+    inside = {
+        f"{side}:{name}": pair[i]
+        for name, pair in found.intermediate.items()
+        for i, side in enumerate(("lower", "upper"))
+    }
     return {"lower": x - eps, "upper": x + eps, **inside}
 
 
@@ -85,9 +90,7 @@ def workshop_of(graph: bf.PrimalGraph, dtype: str) -> Workshop:
     planning = Planning(registry().executor("torch"), tuple(registry().passes.values()))
     domains = {"interval": INTERVAL, "linear": LINEAR}
     options = check_options(CROWN, {})
-    return make_workshop(
-        graph, CROWN, domains, dtype=DType(dtype), spec=None, options=options, planning=planning
-    )
+    return make_workshop(graph, CROWN, domains, dtype=DType(dtype), spec=None, options=options, planning=planning)
 
 
 def runner(workshop: Workshop, name: str, *, windows: bool) -> ProgramRunner | None:

@@ -93,7 +93,12 @@ def test_scattered_windows_lie_where_they_belong(drawn, data):
 @given(frames(), st.data())
 def test_a_union_holds_both(drawn, data):
     one, _ = drawn
-    other = Frame(one.grid, one.scale, data.draw(st.tuples(*[st.integers(-4, 3)] * 2)), data.draw(st.tuples(*[st.integers(1, 3)] * 2)))
+    other = Frame(
+        one.grid,
+        one.scale,
+        data.draw(st.tuples(*[st.integers(-4, 3)] * 2)),
+        data.draw(st.tuples(*[st.integers(1, 3)] * 2)),
+    )
     union = one.union(other)
     for position in range(one.grid[0] * one.grid[1]):
         places = {e[2:] for e in elements(union, position)}
@@ -161,7 +166,7 @@ def networks(draw):
         else:
             kernel, dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3))), draw(pairs)
             padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
-            spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+            spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
             if height + padding[0] + padding[2] < spans[0] or width + padding[1] + padding[3] < spans[1]:
                 continue
             groups = 2 if channels % 2 == 0 and draw(st.booleans()) else 1
@@ -209,7 +214,7 @@ def close(one, other):
         np.testing.assert_allclose(one[side], other[side], rtol=1e-12, atol=1e-12 * scale)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(graph=networks(), ragged=st.booleans(), ball=st.sampled_from([None, None, 1.0, 2.0]), data=st.data())
 def test_windows_equal_full_maps(graph, ragged, ball, data):
     name = data.draw(st.sampled_from([node.output for node in graph.nodes if len(node.type.shape) == 3]))
@@ -326,7 +331,7 @@ def test_executors_and_chunks_give_the_same(executor, limit):
     found = run(region, spec)
     assert limit is None or run.stats.chunks > 20
     for name, (lower, upper) in expected.intermediate.items():
-        close(dict(zip(("lower", "upper"), found.intermediate[name])), {"lower": lower, "upper": upper})
+        close(dict(zip(("lower", "upper"), found.intermediate[name], strict=True)), {"lower": lower, "upper": upper})
     close({"lower": found.lower, "upper": found.upper}, {"lower": expected.lower, "upper": expected.upper})
 
 
@@ -338,7 +343,7 @@ NETWORKS = [
     ("oval21/onnx/cifar_base_kw.onnx", 0.01),
     ("oval21/onnx/cifar_wide_kw.onnx", 0.01),
     ("cifar10_resnet/onnx/resnet_2b.onnx", 0.002),
-    ("sri_resnet_a/onnx/resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1.onnx", 0.001),
+    ("sri_resnet_a/onnx/resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1.onnx", 0.0003),
     ("collins_rul_cnn/onnx/NN_rul_full_window_20.onnx", 0.01),
 ]
 
@@ -353,5 +358,5 @@ def test_networks_of_the_benchmarks(shared_dir, network, eps):
     with mock.patch.object(crown_bounds, "WINDOW_RULES", {}):
         expected = crown(graph, "auto", None)(region)
     for name, (lower, upper) in expected.intermediate.items():
-        close(dict(zip(("lower", "upper"), found.intermediate[name])), {"lower": lower, "upper": upper})
+        close(dict(zip(("lower", "upper"), found.intermediate[name], strict=True)), {"lower": lower, "upper": upper})
     close({"lower": found.lower, "upper": found.upper}, {"lower": expected.lower, "upper": expected.upper})

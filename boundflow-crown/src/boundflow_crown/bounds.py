@@ -57,11 +57,19 @@ def least(
         slopes: slopes of lower lines, see :class:`boundflow_crown.walk.BackwardContext`.
     """
     rows, bias, layout = walk_back(
-        b, graph, rules, lambda node: is_relaxed(graph, node), start, intervals, options, both=both, slopes=slopes,
+        b,
+        graph,
+        rules,
+        lambda node: is_relaxed(graph, node),
+        start,
+        intervals,
+        options,
+        both=both,
+        slopes=slopes,
         windowed={op: rule for op, rule in WINDOW_RULES.items() if rules.get(op) is RULES[op]},
     )
     if region.ball is not None:
-        rows = layout.inside(rows, graph.input_type.shape[-2:])
+        rows = layout.inside(rows, graph.input_type.shape)
     found = layout.merged(_least_of_rows(b, region, rows, layout))
     return found + bias if bias is not None else found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from boundflow_core.ir.types import Attrs
@@ -16,8 +16,8 @@ Pair = tuple[int, int]
 class Frame:
     """Windows of one size, whose origin follows from the position of the row's neuron.
 
-    The window of the neuron at ``position`` (y, x) covers rows ``scale * y + offset`` and so on of a map, ``size`` of them,
-    and columns likewise. Parts of it may lie outside of the map.
+    The window of the neuron at row y and column x covers ``size`` rows of a map from ``scale * y + offset`` on, and
+    columns likewise. Parts of it may lie outside of the map.
 
     Attributes:
         grid: height and width of the map that the neurons are from.
@@ -74,6 +74,6 @@ class Frame:
         return self.size[0] * self.size[1] / max(1, extent[0] * extent[1])
 
 
-def _pair(numbers: object) -> Pair:
-    first, second = numbers  # type: ignore[misc,attr-defined]
-    return int(first), int(second)
+def _pair(numbers: Iterable[int]) -> Pair:
+    first, second = numbers
+    return first, second

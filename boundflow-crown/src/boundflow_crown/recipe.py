@@ -137,8 +137,8 @@ def rows_program(
 ) -> Mapping[str, Value]:
     """Bounds ``lower`` and ``upper`` of chosen neurons of the value ``name``, from bounds of the values ``known``.
 
-    Inputs beside these and the region: ``neuron`` [R], numbers in the flattened value. If ``ragged``, each neuron is that
-    of the region ``row_region`` [R], and the bounds are [R]; else of every region, and they are [B, R].
+    Inputs beside these and the region: ``neuron`` [R], numbers in the flattened value. If ``ragged``, each neuron is
+    that of the region ``row_region`` [R], and the bounds are [R]; else of every region, and they are [B, R].
     """
     region, states = known_bounds(workshop, b, known)
     neuron = b.input("neuron", (CHOSEN,), DType.INT64, group="choice")

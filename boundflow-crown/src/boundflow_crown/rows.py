@@ -32,7 +32,7 @@ class Rows:
         return self.b.reshape(value, (value.shape[0], 1, *value.shape[1:]))
 
     def sum(self, x: Value) -> Value:
-        """``x`` [*front, *sample] summed over the sample: [*front]. Innermost axes first, which loses least in float32."""
+        """``x`` [*front, *sample] summed over the sample: [*front]. Innermost axes first: loses least in float32."""
         for axis in range(x.rank - 1, len(self.front) - 1, -1):
             x = self.b.reduce_sum(x, (axis,))
         return x
@@ -66,8 +66,8 @@ class Rows:
         """``x`` [*front, ...] as it is; windows have more axes in front, see :mod:`.windows`."""
         return x
 
-    def inside(self, x: Value, extent: Shape) -> Value:
-        """``x`` as it is; of windows, what lies inside of a map of ``extent``."""
+    def inside(self, x: Value, shape: Shape) -> Value:
+        """``x`` as it is; of windows, what lies inside of a map of ``shape`` [C, H, W]."""
         return x
 
     def flat(self, x: Value, sample: Shape) -> Value:

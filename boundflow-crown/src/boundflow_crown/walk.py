@@ -154,7 +154,7 @@ def walk_back(
         relaxed: whether a node's rule gives something else for negated rows than the negative.
         slopes: see :class:`BackwardContext`.
         windowed: rules of operators that rows pass as windows.
-        both: whether bounds of the negated rows are wanted too; they come second in each region, see :meth:`Rows.halves`.
+        both: whether bounds of the negated rows are wanted too; they come second in each region (:meth:`Rows.halves`).
 
     Raises:
         UnsupportedOpError: an operator has no rule.

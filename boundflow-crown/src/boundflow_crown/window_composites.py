@@ -1,7 +1,7 @@
 """Composites that cut windows out of maps and put them back, at places that depend on data.
 
-Windows have their channels last, so that each of their elements is one piece of memory. Their decompositions see a map as
-a list of places and read, or write, the places of each window: ``first place of the window + place within``.
+Windows have their channels last, so that each of their elements is one piece of memory. Their decompositions see a map
+as a list of places and read, or write, the places of each window: ``first place of the window + place within``.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ def _extent(dims: Sequence[Dim]) -> Pair:
 
 GATHER_WINDOWS = Composite(
     "gather_windows",
-    "windows [B, R, h, w, C] of maps [B, C, H, W] at positions [R], or [R, h, w, C] of the maps numbered by a third operand "
-    "[R]; zero outside of the maps",
+    "windows [B, R, h, w, C] of maps [B, C, H, W] at positions [R], or [R, h, w, C] of the maps numbered by a third "
+    "operand [R]; zero outside of the maps",
     _gather_windows,
 )
 SCATTER_WINDOWS = Composite(
     "scatter_windows",
-    "maps [N, C, H, W] of `extent` that are zero but for windows [N, h, w, C] at positions [N]; what lies outside is dropped",
+    "maps [N, C, H, W] of `extent`, zero but for windows [N, h, w, C] at positions [N]; what lies outside is dropped",
     _scatter_windows,
 )

@@ -10,19 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
 from boundflow_core.ir.program import Value
-from boundflow_core.ir.types import Dim, Shape, divide, size
+from boundflow_core.ir.types import Dim, Shape, concrete_shape, divide, size
 from boundflow_crown.frames import Frame
 from boundflow_crown.rows import Rows
 from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 
 __all__ = ["FULL_MAP_SHARE", "Picks", "Window", "WindowRows", "as_maps", "as_window", "cleaned", "embedded", "joined"]
 
-# Windows above this part of a map become full maps, which need no gathering and whose convolutions run faster. Measured with
-# benchmarks/crown_windows.py: 11x11 of 16x16 took 0.6 of the time of full maps, 15x15 of 16x16 as long.
+# Windows above this part of a map become full maps, which need no gathering and whose convolutions run faster.
+# Measured with benchmarks/crown_windows.py: 11x11 of 16x16 took 0.6 of the time of full maps, 15x15 of 16x16 as long.
 FULL_MAP_SHARE = 1 / 2
 
 
@@ -49,7 +50,7 @@ class Picks:
         chosen = self.b.compare(self.b.reshape(self.neuron, (row, 1)), places, "eq")
         return self.b.reshape(self.b.where(chosen, 1.0, 0.0), (row, *self.shape))
 
-    def _looked_up(self, table: np.ndarray) -> Value:  # type: ignore[type-arg]
+    def _looked_up(self, table: NDArray[np.int64]) -> Value:
         return self.b.gather_rows(self.b.constant(frozen(table.astype(np.int64))), self.neuron)
 
 
@@ -136,8 +137,9 @@ class WindowRows:
             x = self.b.reduce_sum(x, (axis,))
         return x
 
-    def inside(self, x: Value, extent: Shape) -> Value:
-        """Windows ``x`` with zeros outside of a map of ``extent``."""
+    def inside(self, x: Value, shape: Shape) -> Value:
+        """Windows ``x`` with zeros outside of a map of ``shape`` [C, H, W]."""
+        extent = concrete_shape(shape[-2:], {})
         if self.frame.inside(extent):
             return x
         ones = self.b.constant(frozen(np.ones((1, *extent))))
@@ -166,12 +168,12 @@ def spread(b: Builder, x: Value, rows: Rows) -> Value:
     return x if len(rows.front) == 1 else b.broadcast(x, (*rows.front, *x.shape[1:]))
 
 
-def cleaned(window: Window, rows: Rows, extent: Shape) -> tuple[Value, WindowRows]:
+def cleaned(window: Window, rows: Rows, extent: tuple[int, ...]) -> tuple[Value, WindowRows]:
     """As :func:`as_window`, with zeros outside of the map."""
     value, layout = as_window(window, rows)
     if window.clean or window.frame.inside(extent):
         return value, layout
-    return layout.merged(layout.inside(layout.split(value), extent)), layout
+    return layout.merged(layout.inside(layout.split(value), (value.shape[-1], *extent))), layout
 
 
 def as_maps(window: Window, rows: Rows, extent: tuple[int, int]) -> Value:

@@ -75,5 +75,9 @@ def test_weights_are_rearranged_beforehand():
 
     program, _ = adjoint(channels=3, **PLAIN)
     plan = make_plan(program, registry().executor("torch"))
-    assert [op.name for task in plan.tasks if task.depends for op in task.ops] == ["conv2d", "reshape", "permute", "reshape"]
-
+    assert [op.name for task in plan.tasks if task.depends for op in task.ops] == [
+        "conv2d",
+        "reshape",
+        "permute",
+        "reshape",
+    ]

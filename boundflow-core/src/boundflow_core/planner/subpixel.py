@@ -1,9 +1,9 @@
 """Adjoints of strided convolutions written as convolutions of stride 1, where libraries run those faster.
 
-With stride s, the outputs ``s j + a`` of the adjoint for one remainder ``a`` are a convolution of stride 1 with every s-th
-element of the kernel (Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
-Convolutional Neural Network, 2016). One convolution gives them for all remainders, as channels, which are then moved to their
-places. The weights are rearranged by operations of the program, which are done once where the weights are fixed.
+With stride s, the outputs ``s j + a`` of the adjoint for one remainder ``a`` are a convolution of stride 1 with every
+s-th element of the kernel (Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+Convolutional Neural Network, 2016). One convolution gives them for all remainders, as channels, which are then moved to
+their places. The weights are rearranged by operations of the program, which are done once where the weights are fixed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from boundflow_core.planner.rewrite import rewrite
 
 __all__ = ["strided_adjoints"]
 
-# Above, the channels of the result fill the library's own kernel well enough: with 16, a convolution of the 4x4 kernel took
-# as long in either form and one of the 3x3 kernel longer; with 8 and 3, a half and a third of the time.
+# Above, the library's own kernel is as fast: onto 16 channels, the adjoint with a 4x4 kernel took as long in either
+# form and one with a 3x3 kernel longer; onto 8 and 3 channels this form took a half and a third of the time.
 MOST_CHANNELS = 8
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Attrs, concrete_shape, size
-from boundflow_crown.frames import Frame
 from boundflow_crown.relax import RELAXATIONS
+from boundflow_crown.rows import Rows
 from boundflow_crown.rules.activation import relaxed
 from boundflow_crown.walk import BackwardContext, BackwardRule, Step
 from boundflow_crown.windows import Window, WindowRows, as_window, cleaned, spread
@@ -19,6 +19,11 @@ from boundflow_crown.windows import Window, WindowRows, as_window, cleaned, spre
 __all__ = ["WINDOW_RULES"]
 
 WindowRule = Callable[[BackwardContext, Window], "Step | None"]
+
+
+def _rows(ctx: BackwardContext) -> Rows:
+    assert isinstance(ctx.rows, Rows)
+    return ctx.rows
 
 
 def conv2d(ctx: BackwardContext, window: Window) -> Step | None:
@@ -29,10 +34,10 @@ def conv2d(ctx: BackwardContext, window: Window) -> Step | None:
     extent = concrete_shape(ctx.shape(0)[-2:], {})
     if window.value is None and attrs["groups"] == 1 and tuple(attrs["dilation"]) == (1, 1):
         channel = window.picks.channel()
-        below = spread(b, b.gather_rows(b.permute(weight, (0, 2, 3, 1)), channel), ctx.rows)
-        bias = spread(b, b.gather_rows(ctx.constant(2), channel), ctx.rows) if len(ctx.node.inputs) == 3 else None
+        below = spread(b, b.gather_rows(b.permute(weight, (0, 2, 3, 1)), channel), _rows(ctx))
+        bias = spread(b, b.gather_rows(ctx.constant(2), channel), _rows(ctx)) if len(ctx.node.inputs) == 3 else None
     else:
-        value, layout = cleaned(window, ctx.rows, ctx.node.type.shape[-2:])
+        value, layout = cleaned(window, _rows(ctx), concrete_shape(ctx.node.type.shape[-2:], {}))
         images = b.permute(b.reshape(value, (size(ctx.rows.front), *value.shape[-3:])), (0, 3, 1, 2))
         inner = Attrs(attrs, padding=(0, 0, 0, 0), input_size=frame.size)
         through = b.permute(b.emit_named("conv2d_input_grad", images, weight, attrs=inner), (0, 2, 3, 1))
@@ -53,12 +58,12 @@ def add(ctx: BackwardContext, window: Window) -> Step | None:
     if any(not ctx.is_constant(n) and ctx.shape(n) != ctx.node.type.shape for n in (0, 1)):
         return None
     if ctx.node.inputs[0] == ctx.node.inputs[1]:
-        value, _ = as_window(window, ctx.rows)
+        value, _ = as_window(window, _rows(ctx))
         return Step({0: replace(window, value=value * 2.0)})
     constants = [number for number in (0, 1) if ctx.is_constant(number)]
     if not constants:
         return Step({0: window, 1: window})
-    value, layout = as_window(window, ctx.rows)
+    value, layout = as_window(window, _rows(ctx))
     terms = layout.split(value) * layout.lift_constant(_map(ctx, constants[0]))
     return Step({1 - constants[0]: replace(window, value=value)}, layout.merged(layout.sum(terms)))
 
@@ -67,7 +72,7 @@ def mul(ctx: BackwardContext, window: Window) -> Step | None:
     """Times a constant."""
     for number in (0, 1):
         if ctx.is_constant(number) and ctx.shape(1 - number) == ctx.node.type.shape:
-            value, layout = as_window(window, ctx.rows)
+            value, layout = as_window(window, _rows(ctx))
             product = layout.split(value) * layout.lift_constant(_map(ctx, number))
             return Step({1 - number: replace(window, value=layout.merged(product), clean=True)})
     return None
@@ -83,7 +88,7 @@ def pad(ctx: BackwardContext, window: Window) -> Step | None:
     low, high = ctx.attrs["low"], ctx.attrs["high"]
     if ctx.attrs["value"] != 0.0 or low[0] or high[0] or min(*low, *high) < 0:
         return None
-    value, _ = as_window(window, ctx.rows)
+    value, _ = as_window(window, _rows(ctx))
     frame = window.frame.moved(low[1:])
     return Step({0: Window(value, frame, window.picks, frame.inside(concrete_shape(ctx.shape(0)[-2:], {})))})
 
@@ -94,7 +99,7 @@ def elementwise(rule: BackwardRule) -> WindowRule:
     def windowed(ctx: BackwardContext, window: Window) -> Step | None:
         if ctx.node.name in ctx.slopes:
             return None
-        value, layout = as_window(window, ctx.rows)
+        value, layout = as_window(window, _rows(ctx))
         step = rule(replace(ctx, rows=layout), layout.split(value))
         below = step.rows[0]
         assert isinstance(below, Value)
