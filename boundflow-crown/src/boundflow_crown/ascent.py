@@ -75,6 +75,8 @@ def ascend(
     A region that is decided keeps what it has, whatever the others do. Once many are, the rest goes on as a smaller
     batch, of a size that is a power of two, so that few sizes are planned for.
 
+    Where gradients are recorded, the slopes count as given numbers: how they came about is not followed.
+
     Args:
         step: ``least`` and the next state from a state, the scalars of :meth:`Settings.scalars` and ``given``.
         start: the first state.
@@ -88,8 +90,9 @@ def ascend(
     for number in range(settings.iterations):
         sample = next(array for name, array in state.items() if name in batched)
         scalars = {name: _scalar(value, sample) for name, value in settings.scalars(number).items()}
-        state = dict(step({name: array for name, array in {**fixed, **state, **scalars}.items() if name in taken}))
-        best = batch.improved(best, state.pop("least"))
+        after = step({name: array for name, array in {**fixed, **state, **scalars}.items() if name in taken})
+        best = batch.improved(best, after["least"])
+        state = {name: _detached(array) for name, array in after.items() if name != "least"}
         if progress is not None:
             progress(number + 1, settings.iterations + 1)
         if settings.stop is None or number + 1 == settings.iterations:
@@ -146,6 +149,10 @@ class _Batch:
         self.places = keep if self.places is None else self.places[keep]
         self.live = live[keep]
         return keep
+
+
+def _detached(array: Any) -> Any:
+    return array.detach() if is_torch(array) else array
 
 
 def _scalar(value: float, sample: Any) -> Any:
