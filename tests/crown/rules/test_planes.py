@@ -163,3 +163,13 @@ def test_unbounded_elements_give_no_wrong_planes(name: str, ends: tuple[float, f
     with np.errstate(all="ignore"):
         below = np.einsum("rij,pij->rp", rows, x) + bias[:, None]
         assert not np.any(below > outputs(graph, x) + 1e-9 * (1.0 + np.abs(x).max()))
+
+
+def test_padding_takes_no_share_of_a_plane() -> None:
+    """Where no element has a lower bound, the border must not be among those whose mean is the lower plane."""
+    upper = np.full((6, 4), -3.0)
+    graph, rows, bias = planes("max_pool2d, padded", np.full((6, 4), -np.inf), upper)
+    n = len(rows) // 2
+    below = np.einsum("rij,ij->r", rows[:n], upper) + bias[:n]
+    assert np.all(np.isfinite(below))
+    assert np.max(below - outputs(graph, upper[None])[:n, 0]) <= 1e-12

@@ -68,7 +68,7 @@ def _lower_plane(b: Builder, d: Interval, least: Value, most: Value) -> tuple[Va
     """Coefficients [B, ..., i, j] of the differences, and biases [B, ..., i].
 
     1 / S >= 2 q - q^2 S for every q, the tangent at 1 / q; and S is at most the sum of the exponentials' chords. The
-    highest at the middle is q = 2 / (S_l + S_u), for which 1 / S_l and 1 / S_u are the greatest and the least p_i. One q is
+    highest at the middle is q = 2 / (S_l + S_u), where 1 / S_l and 1 / S_u are the greatest and the least p_i. One q is
     multiplied into the exponentials, which are then at most 2.
     """
     q = 2.0 * least * most / (least + most)
