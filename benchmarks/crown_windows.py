@@ -96,16 +96,19 @@ def workshop_of(graph: bf.PrimalGraph, dtype: str) -> Workshop:
 def runner(workshop: Workshop, name: str, *, windows: bool) -> ProgramRunner | None:
     """The program that bounds neurons of the value ``name``, where there is one."""
     rules = crown_bounds.WINDOW_RULES if windows else {}
+    names = [other for other in relaxed_operands(workshop.graph) if other != workshop.graph.input]
     with mock.patch.object(crown_bounds, "WINDOW_RULES", rules):
-        names = [other for other in relaxed_operands(workshop.graph) if other != workshop.graph.input]
-        return recipe._layer(workshop, name, tuple(names)).shared
+        made = recipe._layer(workshop, name, tuple(names)).shared
+        if made is not None:
+            made.bind({})  # programs are written when they are first needed: now, under these rules
+    return made
 
 
 def choose(inside: dict[str, np.ndarray], name: str, count: int | None) -> np.ndarray:
     lower, upper = inside[f"lower:{name}"].reshape(-1), inside[f"upper:{name}"].reshape(-1)
     if count is None:
         return np.flatnonzero((lower < 0) & (upper > 0))
-    return np.random.default_rng(1).choice(len(lower), count, replace=False)
+    return np.random.default_rng(1).choice(len(lower), min(count, len(lower)), replace=False)
 
 
 def alternate(calls: list[Callable[[], object]], repeats: int) -> list[list[float]]:

@@ -123,7 +123,7 @@ def test_numpy_arrays_are_no_tensors():
 
 @given(st.lists(numbers, min_size=1, max_size=4), st.floats(0, 1e3), dtypes, st.sampled_from([1, 2]))
 def test_a_cast_ball_contains_the_ball(center, eps, dtype, p):
-    """Each point that is farthest from the center along an axis; moves of the center add up by the triangle inequality."""
+    """Each point farthest from the center along an axis; moves of the center add up by the triangle inequality."""
     (cast,), (radius,) = ball_arrays(LpBall(np.array(center), eps, p), dtype, (len(center),))
     assert cast.dtype == radius.dtype == dtype.numpy
     moves = [Fraction(float(a)) - Fraction(b) for a, b in zip(cast, center, strict=True)]

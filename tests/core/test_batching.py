@@ -65,10 +65,10 @@ def test_chunks_give_the_same_answer(per_region: bool) -> None:
         close(run(region, spec), want.lower, want.upper)
         assert run.plan.storage.peak_bytes <= limit
         held = [
-                schedule.plan.storage.peak_bytes
-                for recipe in run._recipes.values()
-                for schedule in recipe.main._schedules.values()
-            ]
+            schedule.plan.storage.peak_bytes
+            for recipe in run._recipes.values()
+            for schedule in recipe.main._schedules.values()
+        ]
         assert sum(held) <= limit
         chunks.add(run.stats.chunks)
     assert len(chunks) >= 3 and min(chunks) == 1

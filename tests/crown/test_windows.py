@@ -189,7 +189,9 @@ def program_of(graph, name, *, ragged, windows, ball=None):
     order = [graph.input, *(node.output for node in graph.nodes)]
     known = tuple(n for n in relaxed_operands(graph) if n != graph.input and order.index(n) < order.index(name))
     with mock.patch.object(crown_bounds, "WINDOW_RULES", crown_bounds.WINDOW_RULES if windows else {}):
-        return workshop.write("rows", lambda b: rows_program(workshop, b, name, known, ragged=ragged))
+        program = workshop.write("rows", lambda b: rows_program(workshop, b, name, known, ragged=ragged))
+    assert windows or not any("window" in op.name for op in program.ops)
+    return program
 
 
 def inputs_of(graph, program, batch, numbers):

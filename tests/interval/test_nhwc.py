@@ -125,9 +125,9 @@ def test_nhwc_plans_to_two_layout_operations_more_than_nchw(name: str, rows: str
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_passes_keep_the_bounds(name: str) -> None:
     """Against the program as the method wrote it."""
-    from boundflow_core.workshop import write_program
     from boundflow_core.ir.evaluate import evaluate
     from boundflow_core.ir.types import DType
+    from boundflow_core.workshop import write_program
     from boundflow_interval import IBP, INTERVAL
 
     _, graph = twins(name)

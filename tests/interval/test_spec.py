@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from boundflow_core.workshop import write_program
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.ir.types import DType
+from boundflow_core.workshop import write_program
 from boundflow_interval import IBP, INTERVAL
 from boundflow_interval.spec import FOLDS
 

@@ -22,6 +22,7 @@ from boundflow_core.workshop import Progress, Recipe, check_options, make_worksh
 
 __all__ = ["Bounds", "CompileOptions", "CompiledBounds", "Progress", "RunStats", "choose_executor"]
 
+
 @dataclass(frozen=True)
 class Bounds:
     """Guaranteed bounds, arrays of the kind that the region was given in.
@@ -211,4 +212,3 @@ def choose_executor(registry: Registry, name: str, *, differentiable: bool) -> E
     if not available:
         raise OptionError("no executor that gives gradients can run here: install boundflow-core[torch]")
     return max(available, key=lambda e: e.rank)
-

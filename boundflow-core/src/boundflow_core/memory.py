@@ -34,8 +34,8 @@ def chunk_sizes(
 ) -> dict[str, int]:
     """The largest sizes, at most ``sizes``, whose planned peak fits into ``limit`` bytes.
 
-    ``symbols`` are split in this order, the next one only where 1 of those before is still too much: regions first, since
-    each is a task of its own, then specification rows.
+    ``symbols`` are split in this order, the next one only where 1 of those before is still too much: regions first,
+    since each is a task of its own, then specification rows.
 
     Raises:
         MemoryLimitError: one row of one region does not fit.

@@ -151,9 +151,7 @@ class ProgramRunner:
         limit = self._planning.memory_limit
         return dict(sizes) if limit is None else chunk_sizes(self._template, sizes, limit, self._cuts)
 
-    def __call__(
-        self, inputs: Mapping[str, Any], progress: Callable[[int, int], None] | None = None
-    ) -> dict[str, Any]:
+    def __call__(self, inputs: Mapping[str, Any], progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Runs the program, in chunks where there is a memory limit; gives arrays that the caller owns.
 
         Raises:
@@ -177,7 +175,9 @@ class ProgramRunner:
             results.append(self._run(part, extents, device))
             if progress is not None:
                 progress(number, len(pieces))
-        return {name: _joined([r[name] for r in results], value, symbols, pieces) for name, value in program.outputs.items()}
+        return {
+            name: _joined([r[name] for r in results], value, symbols, pieces) for name, value in program.outputs.items()
+        }
 
     def _run(self, inputs: Mapping[str, Any], sizes: Mapping[str, int], device: str) -> dict[str, Any]:
         counts = RunCounts()
@@ -220,13 +220,9 @@ class ProgramRunner:
             self._schedules.popitem(last=False)
 
 
-def _pieces(
-    symbols: Sequence[str], sizes: Mapping[str, int], chunk: Mapping[str, int]
-) -> Iterator[dict[str, slice]]:
+def _pieces(symbols: Sequence[str], sizes: Mapping[str, int], chunk: Mapping[str, int]) -> Iterator[dict[str, slice]]:
     """All combinations of spans of the symbols that are cut, the last symbol fastest."""
-    spans = [
-        [slice(at, min(at + chunk[s], sizes[s])) for at in range(0, sizes[s], chunk[s])] for s in symbols
-    ]
+    spans = [[slice(at, min(at + chunk[s], sizes[s])) for at in range(0, sizes[s], chunk[s])] for s in symbols]
     for combination in itertools.product(*spans):
         yield dict(zip(symbols, combination, strict=True))
 

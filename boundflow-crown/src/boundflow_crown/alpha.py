@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from boundflow_core.derivative import gradient_program
-from boundflow_core.errors import OptionError
 from boundflow_core.extension import SpecRows
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import Node
@@ -24,6 +23,7 @@ from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
 from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, TINY, ascend, settings_of
 from boundflow_crown.bounds import least
+from boundflow_crown.options import check_choices
 from boundflow_crown.output import both_sides, intersected, output_start
 from boundflow_crown.recipe import crown, forward_from, inputs_of, inside, known_bounds
 from boundflow_crown.relax.piecewise import relu
@@ -31,22 +31,22 @@ from boundflow_interval import Interval
 
 __all__ = ["ALPHA_OPTIONS", "alpha_crown"]
 
-# intermediate: "fixed": only slopes of the walk from the output are optimised, bounds inside of the network stay.
 ALPHA_OPTIONS: Mapping[str, Any] = {**OPTIONS, "intermediate": "fixed"}
 
 
 def alpha_crown(workshop: Workshop) -> Recipe:
     """The recipe of ``alpha-crown`` for one network."""
+    check_choices(workshop.options)
     settings, both = settings_of(workshop.options), both_sides(workshop)
-    if workshop.options["intermediate"] != "fixed":
-        raise OptionError(f"intermediate must be fixed, not {workshop.options['intermediate']!r}")
     values = inside(workshop)
     nodes = tuple(node for node in workshop.graph.nodes if node.op == "relu" and node.inputs[0] in values.names)
     if not nodes:
         return crown(workshop)
     # Rows that are mirrored cannot be cut along their number.
     begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes), cuts=("B",))
-    step = ProgramRunner(lambda: _step_program(workshop, nodes, values.names), _planning(workshop), workshop.stats, cuts=("B",))
+    step = ProgramRunner(
+        lambda: _step_program(workshop, nodes, values.names), _planning(workshop), workshop.stats, cuts=("B",)
+    )
     main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
 
     def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:

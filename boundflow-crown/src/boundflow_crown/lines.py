@@ -16,7 +16,7 @@ __all__ = ["Lines", "Relaxation"]
 
 @dataclass(frozen=True)
 class Lines:
-    """``lower_slope x + lower_bias <= f(x) <= upper_slope x + upper_bias`` for all x of an interval, element by element.
+    """``lower_slope x + lower_bias <= f(x) <= upper_slope x + upper_bias`` for all x of an interval, elementwise.
 
     All are [B, *sample]. A bias that is None is zero everywhere.
     """

@@ -10,6 +10,7 @@ from boundflow_core.ir.program import Value
 from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Recipe, Workshop
 from boundflow_crown.alpha import ALPHA_OPTIONS, alpha_crown
+from boundflow_crown.options import check_choices
 from boundflow_crown.output import output_bounds
 from boundflow_crown.recipe import crown
 from boundflow_interval import Interval
@@ -19,6 +20,8 @@ __all__ = ["ALPHA_CROWN", "CROWN", "CROWN_IBP"]
 
 def crown_ibp(workshop: Workshop) -> Recipe:
     """All bounds that relaxations need by intervals, then one walk back from the output."""
+
+    check_choices(workshop.options)
 
     def write(b: Builder) -> Mapping[str, Value]:
         region = Interval(*workshop.region(b))
@@ -31,9 +34,7 @@ def crown_ibp(workshop: Workshop) -> Recipe:
     return Recipe(main, lambda inputs, progress: main(inputs, progress))
 
 
-# side: whether the output's upper bounds are walked for too ("both"), or its lower ones alone ("lower").
 OPTIONS = {"slope": "adaptive", "intersect": True, "side": "both"}
-# Which neurons get a backward pass of their own: those whose relaxation would lose something, or all.
 REFINING = {**OPTIONS, "refine": "unstable"}
 
 CROWN_IBP = Method(

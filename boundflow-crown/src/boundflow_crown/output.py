@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from boundflow_core.errors import OptionError
 from boundflow_core.extension import SpecRows
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
@@ -21,9 +20,7 @@ from boundflow_interval import Interval, apply_rows, fold_rows
 __all__ = ["both_sides", "intersected", "output_bounds", "output_start"]
 
 
-def output_bounds(
-    workshop: Workshop, b: Builder, region: Interval, states: Mapping[str, Interval]
-) -> dict[str, Value]:
+def output_bounds(workshop: Workshop, b: Builder, region: Interval, states: Mapping[str, Interval]) -> dict[str, Value]:
     """``lower`` and ``upper``: [B, S] with a specification, [B, *output] without.
 
     Args:
@@ -66,15 +63,8 @@ def intersected(
 
 
 def both_sides(workshop: Workshop) -> bool:
-    """Whether upper bounds of the output are walked for too.
-
-    Raises:
-        OptionError: the option ``side`` is neither "both" nor "lower".
-    """
-    side = workshop.options["side"]
-    if side not in ("both", "lower"):
-        raise OptionError(f"side must be both or lower, not {side!r}")
-    return bool(side == "both")
+    """Whether upper bounds of the output are walked for too."""
+    return bool(workshop.options["side"] == "both")
 
 
 def output_start(b: Builder, graph: PrimalGraph, spec: SpecRows | None, batch: Dim) -> Start:

@@ -1,9 +1,9 @@
 """The method ``crown``: bounds inside of the network refined by backward passes of their own, neuron by neuron.
 
 Which neurons are worth a backward pass depends on the bounds found so far, so the method is several programs with plain
-Python in between: for each value that a relaxation needs bounds of, one program bounds it by intervals from what is known
-before it, and one walks back from those of its neurons that are undecided. A region's bounds never depend on the other
-regions of the batch.
+Python in between: for each value that a relaxation needs bounds of, one program bounds it by intervals from what is
+known before it, and one walks back from those of its neurons that are undecided. A region's bounds never depend on the
+other regions of the batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from boundflow_core.arrays import nonzero
-from boundflow_core.errors import OptionError
 from boundflow_core.extension import RuleContext
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
@@ -24,6 +23,7 @@ from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import REGIONS, Progress, Recipe, Workshop
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.domain import relaxed_operands
+from boundflow_crown.options import check_choices
 from boundflow_crown.output import output_bounds
 from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
@@ -64,8 +64,8 @@ class Inside:
 
     Attributes:
         names: values that some relaxation needs bounds of, in the order of the network.
-        find: ``find(inputs, progress) -> found``: their bounds ``lower:NAME``, ``upper:NAME``, those among the inputs taken
-            as they are.
+        find: ``find(inputs, progress) -> found``: their bounds ``lower:NAME``, ``upper:NAME``, those among the inputs
+            taken as they are.
     """
 
     names: tuple[str, ...]
@@ -74,12 +74,11 @@ class Inside:
 
 def inside(workshop: Workshop) -> Inside:
     """The programs that bound what relaxations need, value by value."""
+    check_choices(workshop.options)
     graph = workshop.graph
     names = tuple(name for name in relaxed_operands(graph) if name != graph.input)
     layers = [_layer(workshop, name, names) for name in names]
     intersect, refine = workshop.options["intersect"], workshop.options["refine"]
-    if refine not in ("unstable", "all"):
-        raise OptionError(f"refine must be unstable or all, not {refine!r}")
 
     def find(inputs: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
         given = dict(inputs)

@@ -1,8 +1,8 @@
 """The backward walk: rows on a value become rows on the network's input, with an offset, from below.
 
 ``rows . value >= result . input + bias`` over the region. One walk gives lower bounds; upper bounds are those of the
-negated rows. As long as the walk has met affine operators alone, rows and negated rows differ by the sign only, so they are
-walked once and doubled where the first relaxation needs it.
+negated rows. As long as the walk has met affine operators alone, rows and negated rows differ by the sign only, so they
+are walked once and doubled where the first relaxation needs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Functions of one operand: rows with a positive coefficient take the lower line, those with a negative one the upper."""
+"""Functions of one operand: rows with a positive coefficient take the lower line, the others the upper one."""
 
 from __future__ import annotations
 
