@@ -1,0 +1,285 @@
+"""Time of the methods over their floor: the matrix products and convolutions that a call runs, in plain torch.
+
+    python benchmarks/crown_floor.py ../shared/benchmarks [--repeats 15] [--only NAME] [--write docs/performance.md]
+
+A call's floor is read off the programs that it ran: every ``matmul``, ``conv2d``, ``conv2d_input_grad`` and
+``conv2d_weight_grad`` at the sizes of that call, on random data, back to back, each by whichever plain torch call of a few
+is fastest on its shapes. Call and floor alternate in one process; told are medians of the processor time, which other
+programs on the machine disturb less than the clock. One thread, float32, executor torch, nothing cached.
+
+"fresh" is the time of calls on regions that were not seen before: other numbers of neurons are undecided then, so that
+programs are prepared for other sizes on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import boundflow_core as bf
+from boundflow_core.forward import evaluate_graph
+from boundflow_core.ir.program import Op
+from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.runner import ProgramRunner
+
+BEGIN, END = "<!-- table: written by benchmarks/crown_floor.py -->", "<!-- end of table -->"
+
+METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")
+
+
+@dataclass(frozen=True)
+class Net:
+    """A benchmark network, the radius of its regions, and how many times the floor each method may take."""
+
+    name: str
+    path: str
+    eps: float
+    goals: tuple[float, float, float, float]
+    alone: bool = False  # no batch of 32: the network takes too long
+
+
+NETS = (
+    Net("mnist-net_256x4", "mnist_fc/onnx/mnist-net_256x4.onnx", 0.03, (3, 3, 1.7, 2.5)),
+    Net("cifar_base_kw", "oval21/onnx/cifar_base_kw.onnx", 0.03, (3, 3, 1.7, 2.5)),
+    Net("resnet_2b", "cifar10_resnet/onnx/resnet_2b.onnx", 0.005, (3, 3, 2.5, 2.5)),
+    Net("ACASXU_run2a_1_1", "acasxu/onnx/ACASXU_run2a_1_1_batch_2000.onnx", 0.05, (15, 15, 15, 15)),
+)
+
+
+@contextmanager
+def recorded() -> Iterator[list[PlanBundle]]:
+    """The plans, bound to sizes, of all programs that run meanwhile."""
+    plans: list[PlanBundle] = []
+    original = ProgramRunner._run
+
+    def run(self: ProgramRunner, inputs: Any, sizes: Any, device: str) -> Any:
+        plans.append(self._schedule(sizes, device).plan)
+        return original(self, inputs, sizes, device)
+
+    with mock.patch.object(ProgramRunner, "_run", run):
+        yield plans
+
+
+def contractions(plans: list[PlanBundle]) -> list[Op]:
+    """The operations that cannot be avoided, of concrete shapes."""
+    names = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
+    found = []
+    for plan in plans:
+        frozen = {value for value, constant in plan.program.constants.items() if not constant.is_live}
+        bound = plan.program.bind(plan.sizes)
+        for symbolic, op in zip(plan.program.ops, bound.ops, strict=True):
+            if frozen.issuperset(symbolic.inputs):
+                frozen.update(symbolic.outputs)  # computed once, when the program is prepared
+            elif op.name in names:
+                found.append(op)
+    return found
+
+
+def candidates(op: Op) -> list[Callable[[], Any]]:
+    """Plain torch calls that compute ``op``."""
+    operands = [torch.rand([int(d) for d in value.shape]) for value in op.inputs]  # type: ignore[arg-type]
+    result = torch.empty([int(d) for d in op.outputs[0].shape])  # type: ignore[arg-type]
+    if op.name == "matmul":
+        x = operands[0].mT if op.attrs["transpose_a"] else operands[0]
+        y = operands[1].mT if op.attrs["transpose_b"] else operands[1]
+        calls = [partial(torch.matmul, x, y, out=result)]
+        if x.ndim == 2 and y.ndim == 2:
+            calls.append(partial(torch.mm, x, y, out=result))
+        if x.ndim > 2 and y.ndim == 2 and x.is_contiguous():
+            calls.append(partial(torch.mm, x.reshape(-1, x.shape[-1]), y, out=result.reshape(-1, y.shape[-1])))
+        return calls
+    options: dict[str, Any] = {"stride": list(op.attrs["stride"]), "dilation": list(op.attrs["dilation"])}
+    options["groups"] = op.attrs["groups"]
+    top, left, bottom, right = op.attrs["padding"]
+    padding = (max(top, bottom), max(left, right))  # a little more than needed, where borders differ
+    x, w = operands
+    if op.name == "conv2d":
+        calls = [partial(F.conv2d, x, w, padding=padding, **options)]
+        if (top, left) != (bottom, right):
+            padded = F.pad(x, (left, right, top, bottom))
+            calls.append(partial(F.conv2d, padded, w, **options))
+        return calls
+    if op.name == "conv2d_input_grad":
+        return [
+            partial(F.conv_transpose2d, x, w, padding=(min(top, bottom), min(left, right)), **options),
+            partial(F.conv_transpose2d, x, w, **options),
+        ]
+    weight = x.new_empty(1).expand(w.shape[1], x.shape[1] // options["groups"], *op.attrs["kernel_size"])
+    padded = F.pad(x, (left, right, top, bottom))
+    backward = torch.ops.aten.convolution_backward
+    tail = (options["stride"], [0, 0], options["dilation"], False, [0, 0], options["groups"], [False, True, False])
+    return [partial(backward, w, padded, weight, None, *tail)]
+
+
+def multiply_adds(op: Op) -> int:
+    """Number of multiplications of ``op``."""
+    shapes = [[int(d) for d in value.shape] for value in (*op.inputs, *op.outputs)]  # type: ignore[arg-type]
+    if op.name == "matmul":
+        return prod(shapes[2]) * shapes[0][-2 if op.attrs["transpose_a"] else -1]
+    if op.name == "conv2d":
+        return prod(shapes[2]) * prod(shapes[1][1:])
+    if op.name == "conv2d_input_grad":
+        return prod(shapes[0]) * prod(shapes[1][1:])
+    return prod(shapes[1]) * prod(shapes[2][1:])
+
+
+def fastest(op: Op) -> Callable[[], Any]:
+    calls = candidates(op)
+    if len(calls) == 1:
+        return calls[0]
+    return min(calls, key=lambda call: min(seconds(call) for _ in range(4)))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def floor_of(plans: list[PlanBundle]) -> tuple[Callable[[], None], int]:
+    """The floor as a call, and its multiply-adds. Equal operations share the choice, and their data."""
+    chosen: dict[Any, Callable[[], Any]] = {}
+    calls = []
+    ops = contractions(plans)
+    for op in ops:
+        key = (op.name, tuple(value.shape for value in op.inputs), op.attrs)
+        if key not in chosen:
+            chosen[key] = fastest(op)
+        calls.append(chosen[key])
+
+    def floor() -> None:
+        for call in calls:
+            call()
+
+    return floor, sum(multiply_adds(op) for op in ops)
+
+
+def alternate(ours: Callable[[], Any], floor: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Medians of the times of both, in seconds, in turns."""
+    ours(), floor(), ours(), floor()
+    pairs = [(seconds(ours), seconds(floor)) for _ in range(repeats)]
+    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Random regions and margin rows of a network."""
+
+    graph: bf.PrimalGraph
+    eps: float
+
+    def draw(self, seed: int, batch: int) -> tuple[bf.Box, bf.LinearSpec]:
+        """``batch`` boxes around points in [0, 1], and for each the margins of its label over all others."""
+        x = torch.from_numpy(np.random.default_rng(seed).random((batch, *self.graph.input_type.shape), np.float32))
+        scores = evaluate_graph(self.graph, x.numpy()).reshape(batch, -1)
+        eye = np.eye(scores.shape[1], dtype=np.float32)
+        labels = scores.argmax(1)
+        rows = np.stack([np.delete(eye[label] - eye, label, 0) for label in labels])
+        return bf.Box(x - self.eps, x + self.eps), bf.LinearSpec(torch.from_numpy(rows))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table; times in seconds."""
+
+    net: str
+    method: str
+    batch: int
+    ours: float
+    floor: float
+    fresh: float
+    work: int
+    goal: float | None
+    peak: int
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.floor
+
+    def cells(self) -> list[str]:
+        goal = "" if self.goal is None else f"{self.goal:g}"
+        times = [f"{t * 1e3:.2f}" for t in (self.ours, self.floor)]
+        fresh = "" if self.fresh != self.fresh else f"{self.fresh * 1e3:.2f}"
+        return [self.net, self.method, str(self.batch), *times, f"{self.ratio:.2f}", goal, fresh,
+                f"{self.work / 1e6:.1f}", f"{self.peak / 2**20:.1f}"]  # fmt: skip
+
+
+HEADER = ("network", "method", "regions", "ms", "floor ms", "ratio", "goal", "fresh ms", "M multiply-adds", "peak MiB")
+
+
+def measure(cases: Cases, net: Net, method: str, batch: int, repeats: int, goal: float | None) -> Line:
+    run = bf.compile(cases.graph, method=method, executor="torch", dtype="float32", cache=False)
+    region, spec = cases.draw(0, batch)
+    call = partial(run, region, spec)
+    call()
+    with recorded() as plans:
+        call()
+    floor, work = floor_of(plans)
+    ours, least = alternate(call, floor, repeats)
+    fresh = [cases.draw(seed, batch) for seed in range(1, 1 + min(repeats, 9))] if batch == 1 else []
+    times = [seconds(partial(run, *drawn)) for drawn in fresh]
+    peak = max(plan.storage.peak_bytes for plan in plans)
+    return Line(net.name, method, batch, ours, least, statistics.median(times) if times else float("nan"),
+                work, goal, peak)  # fmt: skip
+
+
+def lines(root: Path, only: str, methods: tuple[str, ...], repeats: int, batches: bool) -> Iterator[Line]:
+    for net in NETS:
+        if only not in net.name or not (root / net.path).exists():
+            continue
+        cases = Cases(bf.load(root / net.path), net.eps)
+        for method, goal in zip(METHODS, net.goals, strict=True):
+            if method in methods:
+                yield measure(cases, net, method, 1, repeats, goal)
+                if batches and method != "alpha-crown":
+                    yield measure(cases, net, method, 32, max(3, repeats // 4), None)
+
+
+def table(found: list[Line]) -> str:
+    rows = [HEADER, ["---"] * len(HEADER), *(line.cells() for line in found)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Replaces the table of the page ``path``."""
+    head, rest = path.read_text().split(BEGIN)
+    path.write_text(f"{head}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder of the benchmark networks")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--no-batches", action="store_true", help="leave the batches of 32 regions out")
+    parser.add_argument("--write", type=Path, help="page whose table is replaced")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found = []
+    for line in lines(
+        arguments.root, arguments.only, tuple(arguments.methods), arguments.repeats, not arguments.no_batches
+    ):
+        found.append(line)
+        print("  ".join(f"{cell:>10}" for cell in line.cells()), file=sys.stderr, flush=True)
+    print(table(found))
+    if arguments.write:
+        write(arguments.write, table(found))
+
+
+if __name__ == "__main__":
+    main()
