@@ -164,3 +164,11 @@ def test_a_symbol_that_only_a_product_shows_is_hidden():
     b = Builder()
     with pytest.raises(IRError, match="no dimension of an input"):
         verify_program(b.finish({"y": b.exp(b.input("x", (2 * B,)))}))
+
+
+@pytest.mark.parametrize("index", [[0, -1], [3]])
+def test_gather_outside_of_its_operand(index):
+    g = PrimalBuilder("net", "x", (3,))
+    graph = g.finish(g.op("gather", g.input, np.array(index), axis=0))
+    with pytest.raises(IRError, match="indices outside 0..3 - 1"):
+        verify_graph(graph)

@@ -50,6 +50,10 @@ def verify_graph(graph: PrimalGraph) -> PrimalGraph:
         kind = infer_type(node.spec, node.attrs, [(graph.type_of(name), defined[name]) for name in node.inputs])
         if kind != node.type:
             raise IRError(f"{where} is declared as {node.type} but gives {kind}")
+        if node.op == "gather":
+            places, index = graph.type_of(node.inputs[0]).shape[node.attrs["axis"]], graph.constants[node.inputs[1]]
+            if not index.is_live and ((index.numpy() < 0) | (index.numpy() >= places)).any():
+                raise IRError(f"{where}: indices outside 0..{places} - 1")  # NumPy and torch differ there
         defined[node.output] = True
     if not defined.get(graph.output, False):
         raise IRError(f"the output {graph.output!r} is not defined by a node or the input")
