@@ -1,0 +1,36 @@
+"""The options of the CROWN family that are choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from boundflow_core.errors import OptionError
+from boundflow_crown.relax.piecewise import SLOPES
+
+__all__ = ["CHOICES", "check_choices"]
+
+# slope: how the lower line of an undecided relu is chosen.
+# intersect: whether bounds are intersected with those of intervals.
+# side: whether the output's upper bounds are walked for too, or its lower ones alone.
+# refine: which neurons get a backward pass of their own: those whose relaxation would lose something, or all.
+# intermediate: whose slopes are optimised; "fixed": those of the walk from the output, bounds inside stay as they are.
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "slope": tuple(SLOPES),
+    "intersect": (True, False),
+    "side": ("both", "lower"),
+    "refine": ("unstable", "all"),
+    "intermediate": ("fixed",),
+}
+
+
+def check_choices(options: Mapping[str, Any]) -> None:
+    """Checks those of a method's options that are choices.
+
+    Raises:
+        OptionError: a value that is none of them.
+    """
+    for name, values in CHOICES.items():
+        if name in options and options[name] not in values:
+            known = " or ".join(map(str, values)) if len(values) < 3 else f"one of {', '.join(values)}"
+            raise OptionError(f"{name} must be {known}, not {options[name]!r}")
