@@ -22,6 +22,7 @@ from boundflow_core.ir.primal_ops import PRIMAL_OPS
 from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.plugins import registry
 from boundflow_core.testing import Subject, check_op_rule, executor_evaluate, op_names
+from boundflow_core.workshop import write_program
 from boundflow_interval import IBP, INTERVAL, Interval
 from boundflow_interval.rules.arithmetic import EXACT_PRODUCTS, matmul_by_parts, matmul_exact
 
@@ -158,7 +159,7 @@ def test_no_bounds_outside_the_domain_of_a_function(op: str, attributes: dict[st
         g = PrimalBuilder("undefined", "x", (1, 1, 2))
         y = g.op(op, g.input, **attributes)
         graph = g.finish(g.op(after, y, **more))
-        lower, upper = subject.run(subject.program(graph, None), region)
+        lower, upper = subject.run(subject.compiled(graph, None), region)
         assert (lower[0, 0], upper[0, 0]) == (-np.inf, np.inf), after
 
 
@@ -283,7 +284,8 @@ def test_large_products_hold_no_array_of_all_products(ibp: Ibp) -> None:
     lower, upper = ibp(graph, x - 0.1, x + 0.1)
     outputs = evaluate_graph(graph, x)
     assert (lower <= outputs).all() and (outputs <= upper).all()
-    program = Subject(IBP, {"interval": INTERVAL}).program(graph, None).bind({"B": 1})
+    program = write_program(graph, IBP, {"interval": INTERVAL}, dtype=DType.FLOAT64, spec=None, options={})
+    program = program.bind({"B": 1})
     assert max(math.prod(value.shape) for op in program.ops for value in op.outputs) == side**2
 
 
