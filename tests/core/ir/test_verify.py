@@ -170,5 +170,5 @@ def test_a_symbol_that_only_a_product_shows_is_hidden():
 def test_gather_outside_of_its_operand(index):
     g = PrimalBuilder("net", "x", (3,))
     graph = g.finish(g.op("gather", g.input, np.array(index), axis=0))
-    with pytest.raises(IRError, match="indices outside 0..3 - 1"):
+    with pytest.raises(IRError, match="indices outside 0"):
         verify_graph(graph)
