@@ -130,10 +130,10 @@ def test_without_a_specification_and_with_one_for_all(name: str) -> None:
 @small
 def test_stop_leaves_decided_regions_alone_and_changes_no_verdict(name: str) -> None:
     graph = SMALL[name]()
-    lower, upper = boxes(graph, 9, 0.3)
-    rows = rows_for(graph, 9, 1)
+    lower, upper = boxes(graph, 24, 0.3)  # of the residual network's, the batch shrinks twice
+    rows = rows_for(graph, 24, 2)
     crown, full = run(graph, lower, upper, rows, method="crown"), run(graph, lower, upper, rows)
-    goal = float(np.median(full.lower))
+    goal = float(np.quantile(full.lower.min(1), 0.3))
     stopped = run(graph, lower, upper, rows, stop=goal)
     decided, never = (crown.lower > goal).all(1), (full.lower <= goal).any(1)
     assert decided.any() and never.any()
