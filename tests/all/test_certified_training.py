@@ -10,12 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from torch import nn  # noqa: E402
-
-import boundflow_core as bf  # noqa: E402
+import boundflow_core as bf
 
 METHODS = ("ibp", "crown-ibp", "crown")
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-8}  # of differences with a step of 1e-6, in float64
@@ -23,7 +21,6 @@ TOLERANCE = {"rtol": 1e-6, "atol": 1e-8}  # of differences with a step of 1e-6, 
 
 @pytest.fixture(scope="module")
 def example(repository_root: Path) -> ModuleType:
-    pytest.importorskip("sklearn")
     path = repository_root / "examples" / "certified_training" / "train.py"
     spec = importlib.util.spec_from_file_location("certified_training", path)
     assert spec is not None and spec.loader is not None

@@ -7,7 +7,7 @@ of `logit_label - logit_j` over the box of radius eps around it (clipped to [0, 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from time import perf_counter
@@ -38,7 +38,7 @@ CLASSES = 10
 BRIGHTEST = 16  # pixels of the data set are integers 0..16
 BATCH = 90  # images bounded at once: a few tens of MB even for methods with a row per neuron
 # Options that spare work where a method has them: no upper bounds are needed, nor bounds better than positive.
-SPARING = {"side": "lower", "stop": 0.0}
+SPARING: Mapping[str, Any] = {"side": "lower", "stop": 0.0}
 EPS = tuple(k / 100 for k in range(13))  # the first, 0, gives the clean accuracy
 
 
