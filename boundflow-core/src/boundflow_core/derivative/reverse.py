@@ -122,7 +122,7 @@ def _copied(b: Builder, program: BoundProgram) -> dict[Value, Value]:
         values[value] = b.read_constant(constant, value)
     for op in program.ops:
         with b.origin(op.origin):
-            outputs = b.emit(op.spec, *(values[value] for value in op.inputs), **op.attrs)
+            outputs = b.write(op.spec, [values[value] for value in op.inputs], op.attrs)
         values.update(zip(op.outputs, outputs, strict=True))
     return values
 

@@ -113,11 +113,14 @@ class Builder:
         Raises:
             IRError: operands of a wrong type or shape, or values of another builder.
         """
+        return self.write(spec, inputs, Attrs(attributes))
+
+    def write(self, spec: Primitive | Composite, inputs: Sequence[Operand], attrs: Attrs) -> tuple[Value, ...]:
+        """:meth:`emit` with ready-made attributes."""
         values = tuple(x if isinstance(x, Value) else self.constant(x) for x in inputs)
         for value in values:
             if value.builder is not self:
                 raise IRError(f"{spec.name}: %{value.name} belongs to another program")
-        attrs = Attrs(attributes)
         key = (spec.name, values, attrs)
         if key not in self._known:
             types = [value.type for value in values]
@@ -137,7 +140,7 @@ class Builder:
 
     def emit_named(self, name: str, *inputs: Value, attrs: Attrs) -> Value:
         """Writes the primitive ``name`` with ready-made attributes."""
-        return self._one(name, *inputs, **attrs)
+        return self.write(PRIMITIVES[name], inputs, attrs)[0]
 
     def finish(self, outputs: Mapping[str, Value]) -> BoundProgram:
         """The program with these results; operations that no result needs are dropped."""

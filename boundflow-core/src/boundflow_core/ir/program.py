@@ -6,7 +6,7 @@ A program is written with :class:`boundflow_core.ir.builder.Builder`; printing o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -201,22 +201,23 @@ class BoundProgram:
         renamed: dict[Value, Value] = {}
 
         def value(old: Value) -> Value:
-            if old not in renamed:
-                renamed[old] = replace(
-                    old, type=TensorType(old.type.dtype, concrete_shape(old.shape, env)), builder=None
-                )
-            return renamed[old]
+            found = renamed.get(old)
+            if found is None:
+                kind = TensorType(old.type.dtype, concrete_shape(old.shape, env))
+                found = renamed[old] = Value(old.id, kind, old.name)
+            return found
 
         return BoundProgram(
             self.name,
             tuple(value(v) for v in self.inputs),
             {value(v): constant for v, constant in self.constants.items()},
             tuple(
-                replace(
-                    op,
-                    inputs=tuple(value(v) for v in op.inputs),
-                    outputs=tuple(value(v) for v in op.outputs),
-                    attrs=bind_attrs(op.attrs, env),
+                Op(
+                    op.spec,
+                    tuple(map(value, op.inputs)),
+                    tuple(map(value, op.outputs)),
+                    bind_attrs(op.attrs, env),
+                    op.origin,
                 )
                 for op in self.ops
             ),
@@ -238,9 +239,13 @@ def bind_attrs(attrs: Attrs, env: Mapping[str, int]) -> Attrs:
     def bound(item: Any) -> Any:
         if isinstance(item, SymDim):
             return concrete_dim(item, env)
-        return tuple(bound(part) for part in item) if isinstance(item, tuple) else item
+        if isinstance(item, tuple):
+            parts = tuple(bound(part) for part in item)
+            return item if all(part is old for part, old in zip(parts, item, strict=True)) else parts
+        return item
 
-    return Attrs({key: bound(item) for key, item in attrs.items()})
+    found = {key: bound(item) for key, item in attrs.items()}
+    return attrs if all(found[key] is item for key, item in attrs.items()) else Attrs(found)
 
 
 def live_ops(ops: Iterable[Op], outputs: Iterable[Value]) -> tuple[Op, ...]:

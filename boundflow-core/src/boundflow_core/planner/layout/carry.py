@@ -113,7 +113,7 @@ def _along_elementwise(w: Rewriter, op: Op, axis: int, order: NDArray[np.int64])
         if moved is None:
             return None
         operands.append(moved)
-    return w.emit(op.spec, *operands, **op.attrs)[0]
+    return w.write(op.spec, operands, op.attrs)[0]
 
 
 def _along_matmul(w: Rewriter, op: Op, axis: int, order: NDArray[np.int64]) -> Value | None:
@@ -123,11 +123,11 @@ def _along_matmul(w: Rewriter, op: Op, axis: int, order: NDArray[np.int64]) -> V
     if axis == rank - 1:
         at = y.rank - 2 if op.attrs["transpose_b"] else y.rank - 1
         moved = along(w, y, at, order)
-        return w.emit(op.spec, x, moved, **op.attrs)[0] if moved is not None else None
+        return w.write(op.spec, (x, moved), op.attrs)[0] if moved is not None else None
     if axis == rank - 2:
         at = x.rank - 1 if op.attrs["transpose_a"] else x.rank - 2
         moved = along(w, x, at, order)
-        return w.emit(op.spec, moved, y, **op.attrs)[0] if moved is not None else None
+        return w.write(op.spec, (moved, y), op.attrs)[0] if moved is not None else None
     return None
 
 
@@ -210,7 +210,7 @@ def _elementwise(w: Rewriter, op: Op, forms: Sequence[Form]) -> Form | None:
         if value is None:
             return None
         operands.append(value)
-    (base,) = w.emit(op.spec, *operands, **op.attrs)
+    (base,) = w.write(op.spec, operands, op.attrs)
     assert base.shape == leader.base.shape
     return Form(base, leader.axes, op.outputs[0].shape)
 

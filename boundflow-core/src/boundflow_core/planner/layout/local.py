@@ -148,7 +148,7 @@ def _of_frozen_function(name: str) -> LocalRule:
         if any(value.shape not in ((), x.shape) for value in op.inputs) or not x.shape:
             return None
         operands = [emit_layout(w, name, value, attrs) if value.shape else value for value in op.inputs]
-        return w.emit(op.spec, *operands, **op.attrs)[0]
+        return w.write(op.spec, operands, op.attrs)[0]
 
     return rule
 
