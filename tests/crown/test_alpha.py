@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -298,3 +299,48 @@ def test_a_region_without_finite_bounds_harms_no_other() -> None:
         assert (both.lower[1] == -np.inf).all() and (both.upper[1] == np.inf).all()
         np.testing.assert_allclose(both.lower[0], alone.lower[0], rtol=1e-5)
         assert np.isfinite(alone.lower).all()
+
+
+@small
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_balls(name: str, p: float) -> None:
+    """Batches that shrink take the balls' centres and radii along."""
+    graph = SMALL[name]()
+    lower, upper = boxes(graph, 24, 0.3)
+    center, radii = (lower + upper) / 2, (upper - lower).reshape(24, -1)[:, 0]
+    rows = bf.LinearSpec(rows_for(graph, 24, 1))
+    crown, full, stopped = (
+        bf.bound(
+            graph,
+            bf.LpBall(center, radii, p),
+            spec=rows,
+            dtype="float64",
+            executor="reference",
+            side="lower",
+            **options,
+        )
+        for options in ({"method": "crown"}, {"method": "alpha-crown"}, {"method": "alpha-crown", "stop": -2.0})
+    )
+    assert (full.lower >= crown.lower).all() and (full.lower > crown.lower + 1e-4).any()
+    never = full.lower <= -2.0
+    assert never.any() and not never.all()
+    np.testing.assert_allclose(stopped.lower[never], full.lower[never], rtol=0, atol=CLOSE)
+    np.testing.assert_array_equal(stopped.lower <= -2.0, never)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.parametrize("tensors", [False, True])
+@small
+def test_torch_gives_the_same(name: str, tensors: bool) -> None:
+    import torch
+
+    graph = SMALL[name]()
+    arrays = [*boxes(graph, 24, 0.3), rows_for(graph, 24, 2)]
+    options: dict[str, Any] = {"iterations": 8, "stop": -4.0, "side": "lower"}
+    expected = run(graph, *arrays, **options)
+    given = [torch.from_numpy(array) for array in arrays] if tensors else arrays
+    found = run(graph, *given, executor="torch", **options)
+    assert isinstance(found.lower, torch.Tensor if tensors else np.ndarray)
+    # Adam's quotients are those of small numbers where gradients nearly vanish, so rounding shows in later steps.
+    np.testing.assert_allclose(np.asarray(found.lower), expected.lower, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(found.upper), expected.upper, rtol=0, atol=1e-9)
