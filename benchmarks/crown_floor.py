@@ -3,9 +3,11 @@
     python benchmarks/crown_floor.py ../shared/benchmarks [--repeats 15] [--only NAME] [--write docs/performance.md]
 
 A call's floor is read off the programs that it ran: every ``matmul``, ``conv2d``, ``conv2d_input_grad`` and
-``conv2d_weight_grad`` at the sizes of that call, on random data, back to back, each by whichever plain torch call of a few
-is fastest on its shapes. Call and floor alternate in one process; told are medians of the processor time, which other
-programs on the machine disturb less than the clock. One thread, float32, executor torch, nothing cached.
+``conv2d_weight_grad`` at the sizes of that call, on random data, back to back, each by whichever plain torch call of a
+few is fastest on its shapes. Products with a single vector are not in it: sums of biases and bounds are the method's
+own overhead, however they are written. Rows that a piece is filled up with are in it. Call and floor alternate in one
+process; told are medians of the processor time, which other programs on the machine disturb less than the clock. One
+thread, float32, executor torch, nothing cached. "of single runs" is the share of as many calls for one region each.
 
 "fresh" is the time of calls on regions that were not seen before: other numbers of neurons are undecided then, so that
 programs are prepared for other sizes on the way.
@@ -19,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -49,7 +51,6 @@ class Net:
     path: str
     eps: float
     goals: tuple[float, float, float, float]
-    alone: bool = False  # no batch of 32: the network takes too long
 
 
 NETS = (
@@ -84,9 +85,14 @@ def contractions(plans: list[PlanBundle]) -> list[Op]:
         for symbolic, op in zip(plan.program.ops, bound.ops, strict=True):
             if frozen.issuperset(symbolic.inputs):
                 frozen.update(symbolic.outputs)  # computed once, when the program is prepared
-            elif op.name in names:
+            elif op.name in names and not _is_sum(op):
                 found.append(op)
     return found
+
+
+def _is_sum(op: Op) -> bool:
+    """Whether ``op`` is a product with a vector, as biases and bounds are summed up by; a floor is without these."""
+    return op.name == "matmul" and op.outputs[0].shape[-1] == 1
 
 
 def candidates(op: Op) -> list[Callable[[], Any]]:
@@ -137,11 +143,10 @@ def multiply_adds(op: Op) -> int:
     return prod(shapes[1]) * prod(shapes[2][1:])
 
 
-def fastest(op: Op) -> Callable[[], Any]:
-    calls = candidates(op)
-    if len(calls) == 1:
-        return calls[0]
-    return min(calls, key=lambda call: min(seconds(call) for _ in range(4)))
+def fastest(op: Op) -> int:
+    """Number of the fastest of :func:`candidates`."""
+    times = [min(seconds(call) for _ in range(4)) for call in candidates(op)]
+    return times.index(min(times))
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -151,15 +156,15 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def floor_of(plans: list[PlanBundle]) -> tuple[Callable[[], None], int]:
-    """The floor as a call, and its multiply-adds. Equal operations share the choice, and their data."""
-    chosen: dict[Any, Callable[[], Any]] = {}
+    """The floor as a call, and its multiply-adds. Equal operations share the choice, but not their data."""
+    chosen: dict[Any, int] = {}
     calls = []
     ops = contractions(plans)
     for op in ops:
         key = (op.name, tuple(value.shape for value in op.inputs), op.attrs)
         if key not in chosen:
             chosen[key] = fastest(op)
-        calls.append(chosen[key])
+        calls.append(candidates(op)[chosen[key]])
 
     def floor() -> None:
         for call in calls:
@@ -205,6 +210,7 @@ class Line:
     work: int
     goal: float | None
     peak: int
+    share: float = float("nan")
 
     @property
     def ratio(self) -> float:
@@ -213,12 +219,14 @@ class Line:
     def cells(self) -> list[str]:
         goal = "" if self.goal is None else f"{self.goal:g}"
         times = [f"{t * 1e3:.2f}" for t in (self.ours, self.floor)]
+        share = "" if self.share != self.share else f"{self.share:.2f}"
         fresh = "" if self.fresh != self.fresh else f"{self.fresh * 1e3:.2f}"
-        return [self.net, self.method, str(self.batch), *times, f"{self.ratio:.2f}", goal, fresh,
+        return [self.net, self.method, str(self.batch), *times, f"{self.ratio:.2f}", goal, share, fresh,
                 f"{self.work / 1e6:.1f}", f"{self.peak / 2**20:.1f}"]  # fmt: skip
 
 
-HEADER = ("network", "method", "regions", "ms", "floor ms", "ratio", "goal", "fresh ms", "M multiply-adds", "peak MiB")
+HEADER = ("network", "method", "regions", "ms", "floor ms", "ratio", "goal", "of single runs", "fresh ms")
+HEADER += ("M multiply-adds", "peak MiB")
 
 
 def measure(cases: Cases, net: Net, method: str, batch: int, repeats: int, goal: float | None) -> Line:
@@ -244,9 +252,11 @@ def lines(root: Path, only: str, methods: tuple[str, ...], repeats: int, batches
         cases = Cases(bf.load(root / net.path), net.eps)
         for method, goal in zip(METHODS, net.goals, strict=True):
             if method in methods:
-                yield measure(cases, net, method, 1, repeats, goal)
+                single = measure(cases, net, method, 1, repeats, goal)
+                yield single
                 if batches and method != "alpha-crown":
-                    yield measure(cases, net, method, 32, max(3, repeats // 4), None)
+                    batch = measure(cases, net, method, 32, max(3, repeats // 4), None)
+                    yield replace(batch, share=batch.ours / (32 * single.ours))
 
 
 def table(found: list[Line]) -> str:

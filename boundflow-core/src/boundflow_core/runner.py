@@ -12,6 +12,7 @@ from typing import Any
 
 from boundflow_core.arrays import concatenate, device_of
 from boundflow_core.cache import BoundCache, fingerprint
+from boundflow_core.errors import MemoryLimitError
 from boundflow_core.extension import Executor, Pass
 from boundflow_core.ir.evaluate import bind_symbols
 from boundflow_core.ir.program import BoundProgram, Value
@@ -24,7 +25,7 @@ from boundflow_core.scheduler import KeyParts, RunCounts, Schedule
 __all__ = ["Planning", "ProgramRunner", "RunStats"]
 
 # Prepared sizes hold memory; of more than this many, the least recently used are let go.
-MAX_PREPARED = 8
+MAX_PREPARED = 16
 
 
 @dataclass
@@ -97,6 +98,8 @@ class ProgramRunner:
         self._latest: PlanBundle | None = None
         self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
         self._fingerprint = ""
+        self._fitting: dict[tuple[Any, ...], int] = {}
+        self._checked: tuple[dict[str, tuple[int, ...]], dict[str, int]] = ({}, {})
         self._lock = threading.RLock()
 
     @property
@@ -151,6 +154,18 @@ class ProgramRunner:
         limit = self._planning.memory_limit
         return dict(sizes) if limit is None else chunk_sizes(self._template, sizes, limit, self._cuts)
 
+    def fitting(self, symbol: str, sizes: Mapping[str, int], limit: int) -> int:
+        """The largest size of ``symbol``, from 1 to 65536, with which the planned peak fits into ``limit`` bytes."""
+        key = (symbol, tuple(sorted(sizes.items())), limit)
+        if key not in self._fitting:
+            known = {name: sizes.get(name, 1) for name in self._template.program.symbols()}
+            try:
+                chosen = chunk_sizes(self._template, {**known, symbol: 1 << 16}, limit, (symbol,))
+            except MemoryLimitError:
+                chosen = {symbol: 1}
+            self._fitting[key] = chosen[symbol]
+        return self._fitting[key]
+
     def __call__(self, inputs: Mapping[str, Any], progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Runs the program, in chunks where there is a memory limit; gives arrays that the caller owns.
 
@@ -159,10 +174,8 @@ class ProgramRunner:
             MemoryLimitError: the smallest chunk does not fit.
         """
         program = self._template.program
-        sizes = bind_symbols(program, {name: array.shape for name, array in inputs.items()})
+        sizes = self._sizes(program, inputs)
         chunk = self.chunk(sizes)
-        if self.plan.sizes != chunk:
-            self._latest = bind_plan(self._template, chunk)
         device = device_of(next(iter(inputs.values())))
         symbols = [symbol for symbol in sizes if chunk[symbol] < sizes[symbol]]
         if not symbols:
@@ -179,10 +192,21 @@ class ProgramRunner:
             name: _joined([r[name] for r in results], value, symbols, pieces) for name, value in program.outputs.items()
         }
 
+    def _sizes(self, program: BoundProgram, inputs: Mapping[str, Any]) -> dict[str, int]:
+        """The sizes that the inputs have; the latest shapes are not checked again."""
+        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        latest, sizes = self._checked
+        if shapes != latest:
+            sizes = bind_symbols(program, shapes)
+            self._checked = (shapes, sizes)
+        return sizes
+
     def _run(self, inputs: Mapping[str, Any], sizes: Mapping[str, int], device: str) -> dict[str, Any]:
         counts = RunCounts()
-        results = self._schedule(sizes, device).run(inputs, counts)
+        schedule = self._schedule(sizes, device)
+        results = schedule.run(inputs, counts)
         with self._lock:
+            self._latest = schedule.plan
             self._stats.chunks += 1
             self._stats.add(counts)
         return results

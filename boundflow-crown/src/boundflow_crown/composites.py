@@ -8,7 +8,7 @@ import numpy as np
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Composite, Value
-from boundflow_core.ir.types import Attrs
+from boundflow_core.ir.types import Attrs, size
 from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 
 __all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE"]
@@ -21,21 +21,39 @@ def _sum(b: Builder, x: Value, kept: int) -> Value:
     return x
 
 
+def _dot(b: Builder, x: Value, y: Value, kept: int) -> Value:
+    """Sum of ``x y`` over all but the first ``kept`` axes of the rows ``x``.
+
+    Rows [B, S, *s] of a region that share ``y`` [B, 1, *s] are one matrix, and its product with a vector is one
+    pass over it; BLAS keeps many partial sums, so float32 loses no more than by summing axis after axis.
+    """
+    if kept != 2 or x.rank == kept or y.shape != (x.shape[0], 1, *x.shape[2:]):
+        return _sum(b, x * y, kept)
+    count = size(x.shape[2:])
+    matrix, vector = b.reshape(x, (*x.shape[:2], count)), b.reshape(y, (x.shape[0], count, 1))
+    return b.reshape(b.matmul(matrix, vector), x.shape[:2])
+
+
 def _backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
     rows, lower_slope, lower_bias, upper_slope, upper_bias = inputs
     above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
-    return above * lower_slope + below * upper_slope, _sum(b, above * lower_bias + below * upper_bias, attrs["front"])
+    return above * lower_slope + below * upper_slope, (
+        _dot(b, above, lower_bias, attrs["front"]) + _dot(b, below, upper_bias, attrs["front"])
+    )
 
 
 def _relu_backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
     rows, lower_slope, upper_slope, upper_bias = inputs
     above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
-    return above * lower_slope + below * upper_slope, _sum(b, below * upper_bias, attrs["front"])
+    return above * lower_slope + below * upper_slope, _dot(b, below, upper_bias, attrs["front"])
 
 
 def _concretize_box(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
     rows, centre, radius = inputs
-    return (_sum(b, rows * centre - b.abs(rows) * radius, attrs["front"]),)
+    front = attrs["front"]
+    if front != 2 or rows.rank == front:
+        return (_sum(b, rows * centre - b.abs(rows) * radius, front),)
+    return (_dot(b, rows, centre, front) - _dot(b, b.abs(rows), radius, front),)
 
 
 def _concretize_ball(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:

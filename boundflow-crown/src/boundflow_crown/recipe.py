@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from boundflow_core.arrays import nonzero
+from boundflow_core.arrays import concatenate, nonzero
 from boundflow_core.extension import RuleContext
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
@@ -25,6 +25,7 @@ from boundflow_crown.bounds import bound_rows
 from boundflow_crown.domain import relaxed_operands
 from boundflow_crown.options import check_choices
 from boundflow_crown.output import output_bounds
+from boundflow_crown.pieces import in_pieces, rows_of_piece
 from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
 from boundflow_crown.windows import Picks, Window
@@ -251,12 +252,7 @@ def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool, ever
     region, neuron = nonzero(loose | True if every else loose)
     if len(neuron) == 0:
         return lower, upper
-    if batch == 1:
-        refined = layer.shared({**inputs_of(layer.shared, given), "neuron": neuron})
-        low, high = refined["lower"][0], refined["upper"][0]
-    else:
-        refined = layer.ragged({**inputs_of(layer.ragged, given), "neuron": neuron, "row_region": region})
-        low, high = refined["lower"], refined["upper"]
+    low, high = _refined(layer.shared, layer.ragged, given, region, neuron)
     if intersect:
         old_low, old_high = flat_lower[region, neuron], flat_upper[region, neuron]
         # Comparisons with NaN are false, so that an undefined bound never replaces a defined one.
@@ -265,6 +261,31 @@ def _bounds_of(layer: _Layer, given: Mapping[str, Any], *, intersect: bool, ever
     flat_lower[region, neuron] = _choose(crossed, high, low)
     flat_upper[region, neuron] = _choose(crossed, low, high)
     return lower, upper
+
+
+def _refined(
+    shared: ProgramRunner, ragged: ProgramRunner, given: Mapping[str, Any], region: Any, neuron: Any
+) -> tuple[Any, Any]:
+    """Backward bounds [R] of neurons, of the regions ``region``, in ascending order.
+
+    Rows of all regions run together, but where those of one fill a piece by themselves: company gains nothing then,
+    and relaxations of their own, row by row, cost much.
+    """
+    batch = len(given["lower"])
+    inputs = inputs_of(ragged, given)
+    if batch > 1 and len(neuron) <= batch * rows_of_piece(ragged, batch):
+        found = in_pieces(ragged, inputs, {"neuron": neuron, "row_region": region}, axis=0)
+        return found["lower"], found["upper"]
+    lows, highs, start = [], [], 0
+    for number in range(batch):
+        stop = start + int((region == number).sum())
+        if stop > start:
+            own = {name: array[number : number + 1] for name, array in inputs.items()}
+            found = in_pieces(shared, own, {"neuron": neuron[start:stop]}, axis=1)
+            lows.append(found["lower"][0])
+            highs.append(found["upper"][0])
+        start = stop
+    return concatenate(lows, 0), concatenate(highs, 0)
 
 
 def _choose(condition: Any, one: Any, other: Any) -> Any:
