@@ -17,8 +17,8 @@ __all__ = ["LinearSpec"]
 class LinearSpec:
     """Rows ``C y + offset`` on the outputs y (flattened, n of them).
 
-    Rows and offsets are rounded to the nearest numbers of the computation's element type: in float32 the bounds are those
-    of the rounded rows. Region corners, in contrast, are rounded outwards.
+    Rows and offsets are rounded to the nearest numbers of the computation's element type: in float32 the bounds are
+    those of the rounded rows. Region corners, in contrast, are rounded outwards.
 
     Attributes:
         C: specification rows, [S, n] for all regions or [B, S, n], one set per region.
