@@ -217,6 +217,7 @@ def close(one, other):
         np.testing.assert_allclose(one[side], other[side], rtol=1e-12, atol=1e-12 * scale)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(graph=networks(), ragged=st.booleans(), ball=st.sampled_from([None, None, 1.0, 2.0]), data=st.data())
 def test_windows_equal_full_maps(graph, ragged, ball, data):

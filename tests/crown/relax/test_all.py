@@ -16,6 +16,8 @@ from boundflow_crown.relax import RELAXATIONS
 
 from .lines import Subject, excess, intervals, ratio_to_best
 
+pytestmark = pytest.mark.slow
+
 HALF_PI = math.pi / 2
 WAVE = tuple(k * HALF_PI for k in range(-9, 10))
 PIECES = (-2.0, -1.0, 0.0, 0.5, 1.0, 3.0)
