@@ -121,8 +121,20 @@ def test_it_is_what_the_library_computes(cnn: str, center: str, capsys: pytest.C
 
 def test_the_norm_is_passed_on(cnn: str, center: str, capsys: pytest.CaptureFixture[str]) -> None:
     for norm, p in (("1", 1.0), ("2", 2.0), ("inf", float("inf"))):
-        arguments = (cnn, "--center", center, "--eps", "0.05", "--norm", norm, "--executor", "reference")
-        expected = bf.bound(cnn, bf.LpBall(CENTER, 0.05, p), executor="reference")
+        arguments = (
+            cnn,
+            "--center",
+            center,
+            "--eps",
+            "0.05",
+            "--norm",
+            norm,
+            "--executor",
+            "reference",
+            "--method",
+            "ibp",
+        )
+        expected = bf.bound(cnn, bf.LpBall(CENTER, 0.05, p), method="ibp", executor="reference")
         assert np.array_equal(np.array(run_json(capsys, *arguments)["lower"]), np.asarray(expected.lower, np.float64))
 
 
@@ -148,7 +160,16 @@ def test_specification_rows(
 def test_the_boxes_of_a_property_are_the_regions(cnn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lower = np.random.default_rng(2).random((3, 64))
     upper = lower + 0.02
-    result = run_json(capsys, cnn, "--vnnlib", vnnlib(tmp_path / "p.vnnlib", lower, upper, 10), "--dtype", "float64")
+    result = run_json(
+        capsys,
+        cnn,
+        "--vnnlib",
+        vnnlib(tmp_path / "p.vnnlib", lower, upper, 10),
+        "--dtype",
+        "float64",
+        "--method",
+        "ibp",
+    )
     expected = bf.bound(cnn, bf.Box(lower.reshape(3, 1, 8, 8), upper.reshape(3, 1, 8, 8)), dtype="float64")
     np.testing.assert_allclose(np.array(result["lower"]), expected.lower, rtol=1e-12)
     np.testing.assert_allclose(np.array(result["upper"]), expected.upper, rtol=1e-12)

@@ -179,7 +179,10 @@ class ProgramRunner:
         device = device_of(next(iter(inputs.values())))
         symbols = [symbol for symbol in sizes if chunk[symbol] < sizes[symbol]]
         if not symbols:
-            return self._run(inputs, sizes, device)
+            whole = self._run(inputs, sizes, device)
+            if progress is not None:
+                progress(1, 1)
+            return whole
         pieces = list(_pieces(symbols, sizes, chunk))
         results = []
         for number, piece in enumerate(pieces, 1):
