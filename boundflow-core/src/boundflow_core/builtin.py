@@ -36,6 +36,7 @@ def boundflow_register_executors() -> list[Executor]:
             unavailable=lambda: None,
             open=_open("boundflow_core.executors.reference"),
             traits=_traits("boundflow_core.executors.reference"),
+            exact=True,
         ),
         Executor(
             "torch",
@@ -45,6 +46,7 @@ def boundflow_register_executors() -> list[Executor]:
             open=_open("boundflow_core.executors.torch"),
             traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
+            exact=True,
             passes=(
                 Pass(
                     "strided-adjoints",

@@ -20,6 +20,7 @@ from boundflow_core.ir.types import SymDim
 from boundflow_core.memory import chunk_sizes
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.rounding import outward_program
 from boundflow_core.scheduler import KeyParts, RunCounts, Schedule
 
 __all__ = ["Planning", "ProgramRunner", "RunStats"]
@@ -63,6 +64,8 @@ class Planning:
         differentiable: keep what gradients need.
         reuse: whether values share memory.
         one_task: plan each program as one task.
+        outward: whether each program's bounds are moved outwards by what rounding may have done to them. Results of one
+            program that another one takes as inputs count as exact there.
     """
 
     executor: Executor
@@ -74,6 +77,7 @@ class Planning:
     differentiable: bool = False
     reuse: bool = True
     one_task: bool = False
+    outward: bool = False
 
 
 class ProgramRunner:
@@ -114,8 +118,9 @@ class ProgramRunner:
     def _make_plan(self) -> PlanBundle:
         started = time.perf_counter()
         planning, stats = self._planning, self._stats
+        program = self._write()
         plan = make_plan(
-            self._write(),
+            outward_program(program) if planning.outward else program,
             planning.executor,
             planning.passes,
             differentiable=planning.differentiable,
