@@ -58,13 +58,13 @@ class Outcome:
             "method": self.method,
             "executor": self.executor,
             "dtype": self.dtype,
-            "rounding": self.rounding,
             "lower": finite_or_text(self.lower),
             "upper": finite_or_text(self.upper),
             "seconds": dict(self.seconds),
             "storage": {"peak_bytes": self.peak_bytes, "naive_bytes": self.naive_bytes},
             "tasks": self.tasks,
             "lowering": {"ops": dict(self.lowering), "fallbacks": dict(self.fallbacks)},
+            "rounding": self.rounding,
         }
 
 
