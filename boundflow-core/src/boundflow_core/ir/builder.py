@@ -115,25 +115,40 @@ class Builder:
         """
         return self.write(spec, inputs, Attrs(attributes))
 
-    def write(self, spec: Primitive | Composite, inputs: Sequence[Operand], attrs: Attrs) -> tuple[Value, ...]:
-        """:meth:`emit` with ready-made attributes."""
+    def copy(self, op: Op, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        """Writes ``op``, of any program, on other operands; types are inferred only where these differ."""
+        same = all(value.type == old.type for value, old in zip(inputs, op.inputs, strict=True))
+        return self.write(op.spec, inputs, op.attrs, tuple(value.type for value in op.outputs) if same else None)
+
+    def write(
+        self,
+        spec: Primitive | Composite,
+        inputs: Sequence[Operand],
+        attrs: Attrs,
+        kinds: tuple[TensorType, ...] | None = None,
+    ) -> tuple[Value, ...]:
+        """:meth:`emit` with ready-made attributes, and where they are known the types of the outputs."""
         values = tuple(x if isinstance(x, Value) else self.constant(x) for x in inputs)
         for value in values:
             if value.builder is not self:
                 raise IRError(f"{spec.name}: %{value.name} belongs to another program")
         key = (spec.name, values, attrs)
         if key not in self._known:
-            types = [value.type for value in values]
-            try:
-                kinds = infer_types(spec, types, attrs, self.dtype)
-            except IRError as error:
-                operands = ", ".join(map(str, types))
-                origin = f" (for {self._origin})" if self._origin else ""
-                raise IRError(f"{spec.name}({operands}){{{attrs}}}{origin}: {error}") from error
+            if kinds is None:
+                kinds = self._inferred(spec, values, attrs)
             outputs = tuple(self._value(kind) for kind in kinds)
             self._ops.append(Op(spec, values, outputs, attrs, self._origin))
             self._known[key] = outputs
         return self._known[key]
+
+    def _inferred(self, spec: Primitive | Composite, values: Sequence[Value], attrs: Attrs) -> tuple[TensorType, ...]:
+        types = [value.type for value in values]
+        try:
+            return infer_types(spec, types, attrs, self.dtype)
+        except IRError as error:
+            operands = ", ".join(map(str, types))
+            origin = f" (for {self._origin})" if self._origin else ""
+            raise IRError(f"{spec.name}({operands}){{{attrs}}}{origin}: {error}") from error
 
     def _one(self, name: str, *inputs: Operand, **attributes: Any) -> Value:
         return self.emit(PRIMITIVES[name], *inputs, **attributes)[0]

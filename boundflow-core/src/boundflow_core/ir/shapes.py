@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType, format_shape, size
@@ -10,6 +11,7 @@ from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType, format
 Types = Sequence[TensorType]
 
 
+@lru_cache(maxsize=4096)
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """NumPy's broadcasting, where a symbolic dimension equals only itself.
 

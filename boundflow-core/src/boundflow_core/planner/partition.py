@@ -25,9 +25,14 @@ def dependencies(program: BoundProgram) -> dict[Value, frozenset[str]]:
     found = {value: frozenset({program.groups.get(value.name, value.name)}) for value in program.inputs}
     for value, constant in program.constants.items():
         found[value] = frozenset({WEIGHTS}) if constant.is_live else frozenset()
+    unions: dict[frozenset[frozenset[str]], frozenset[str]] = {}  # few different ones, over and over
     for op in program.ops:
-        union = frozenset().union(*(found[value] for value in op.inputs))
-        found.update(dict.fromkeys(op.outputs, union))
+        parts = frozenset([found[value] for value in op.inputs])
+        union = unions.get(parts)
+        if union is None:
+            union = unions[parts] = frozenset().union(*parts)
+        for value in op.outputs:
+            found[value] = union
     return found
 
 
