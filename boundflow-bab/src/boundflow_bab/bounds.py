@@ -20,6 +20,8 @@ Array = NDArray[Any]
 # A run should not take much longer, so that nobody waits for it when the time is up.
 RUN_SECONDS = 0.4
 LARGEST_BATCH = 4096
+# Of a network of so many parameters, one box is bounded at first; of smaller ones, as many as come to the same work.
+FIRST_PARAMETERS = 1 << 20
 
 
 def batch_size(count: int) -> int:
@@ -40,7 +42,8 @@ class Bounder:
     """
 
     def __init__(self, graph: PrimalGraph, method: str, executor: str, clock: Clock, *, exact: bool = False) -> None:
-        self.method, self.batch, self.boxes, self._clock = method, 1, 0, clock
+        self.method, self.boxes, self._clock = method, 0, clock
+        self.batch = min(max(FIRST_PARAMETERS // max(graph.parameter_count(), 1), 1), 256)
         # What is looked for is whether rows are positive, so that upper bounds are of no use.
         options = {"side": "lower"} if method != "ibp" else {}
         self._run = bf.compile(

@@ -23,6 +23,9 @@ Array = NDArray[Any]
 # The share of a box's average slope that counts for directions in which the network is flat in the middle.
 FLAT = 0.1
 
+# Boxes that wait for confirmation meanwhile: it seldom fails, and large batches of few different sizes are cheaper.
+CONFIRMED_AT_ONCE = 2048
+
 
 @dataclass
 class Search:
@@ -69,7 +72,7 @@ class Search:
                 found = self._step()
                 if found is not None:
                     return found
-            if self._waiting and (not len(self.frontier) or sum(map(len, self._waiting)) >= self.bounder.batch):
+            if self._waiting and (not len(self.frontier) or sum(map(len, self._waiting)) >= CONFIRMED_AT_ONCE):
                 self._confirm()
             self.observe(self)
         return None
