@@ -118,14 +118,12 @@ class Attack:
             OutOfTime: the time is up.
         """
         boxes, groups = len(part.lower), part.rows.groups
-        box, aim = np.divmod(np.arange(boxes * groups * starts) // starts, groups)
-        order = np.arange(len(box)).reshape(-1, starts).T.reshape(-1)  # first one start of each, then the next
-        for start in range(0, len(order), self.schedule.batch):
-            chosen = order[start : start + self.schedule.batch]
-            lower, upper = part.lower[box[chosen]], part.upper[box[chosen]]
-            first = start == 0
-            points = self._starts(lower, upper, middle=first)
-            found = self.descend(points, lower, upper, part.rows, aim[chosen])
+        pairs = boxes * groups
+        for start in range(0, pairs * starts, self.schedule.batch):
+            number = np.arange(start, min(start + self.schedule.batch, pairs * starts))
+            box, aim = np.divmod(number % pairs, groups)  # one start of each, then the next one
+            lower, upper = part.lower[box], part.upper[box]
+            found = self.descend(self._starts(lower, upper, middle=number < pairs), lower, upper, part.rows, aim)
             if found is not None:
                 return found
         return None
@@ -158,7 +156,8 @@ class Attack:
                 return found
         return None
 
-    def _starts(self, lower: Array, upper: Array, *, middle: bool) -> Array:
-        """Random points of boxes, or their middles."""
-        share = 0.5 if middle else self._numbers.random(lower.shape)
+    def _starts(self, lower: Array, upper: Array, *, middle: Array) -> Array:
+        """Random points of boxes; the middles of those marked in ``middle`` [B]."""
+        share = self._numbers.random(lower.shape)
+        share[middle] = 0.5
         return np.asarray(lower + share * (upper - lower))

@@ -34,18 +34,16 @@ class Bounder:
 
     Attributes:
         method: name of the method.
+        exact: whether its bounds hold in exact arithmetic.
         batch: boxes that a run may take; found while running.
         boxes: how many were bounded so far.
-
-    Args:
-        exact: bounds in float64 that hold in exact arithmetic; else float32 as it is computed.
     """
 
     def __init__(self, graph: PrimalGraph, method: str, executor: str, clock: Clock, *, exact: bool = False) -> None:
-        self.method, self.boxes, self._clock = method, 0, clock
+        self.method, self.exact, self.boxes, self._clock = method, exact, 0, clock
         self.batch = min(max(FIRST_PARAMETERS // max(graph.parameter_count(), 1), 1), 256)
         # What is looked for is whether rows are positive, so that upper bounds are of no use.
-        options = {"side": "lower"} if method != "ibp" else {}
+        options: dict[str, Any] = {"side": "lower"} if method != "ibp" else {}
         self._run = bf.compile(
             graph,
             method=method,

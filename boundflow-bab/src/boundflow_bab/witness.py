@@ -52,7 +52,7 @@ class Witness:
 
     def _outputs(self, point: Array) -> Array:
         if self._path is None:
-            return evaluate_graph(self._graph, point[None], DType.FLOAT32)[0]
+            return np.asarray(evaluate_graph(self._graph, point[None], DType.FLOAT32)[0])
         if self._session is None:
             self._session = _open(self._path)
         (node,) = self._session.get_inputs()[:1]
