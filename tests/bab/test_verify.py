@@ -15,6 +15,7 @@ from networks import least_margin, network, random_layers
 from boundflow_bab import Options, Verdict, verify
 from boundflow_bab.bounds import Bounder
 from boundflow_core.errors import OptionError, PropertyError
+from boundflow_core.forward import evaluate_graph
 from boundflow_core.property import Case, LinearConstraints, Property
 
 OPTIONS = Options(timeout=60, executor="reference")
@@ -113,9 +114,12 @@ def test_bounds_that_are_too_tight_are_caught(monkeypatch):
 def test_time_ends_a_search():
     numbers = np.random.default_rng(0)
     layers = random_layers(numbers, 12, (40, 40, 40), 2)
-    prop = prop_of(-np.ones(12), np.ones(12), LinearConstraints(np.array([[1.0, 0.0]]), np.array([150.0])), n_out=2)
+    graph, lower, upper = network(layers), -np.ones(12), np.ones(12)
+    least = evaluate_graph(graph, numbers.uniform(-1, 1, (4000, 12)))[:, 0].min()
+    hard = LinearConstraints(np.array([[1.0, 0.0]]), np.array([-1.6 * least]))  # neither bounds nor attacks decide it
+    prop = prop_of(lower, upper, hard, n_out=2)
     started = time.perf_counter()
-    report = verify(network(layers), prop, replace(OPTIONS, timeout=4, starts=(1, 1)))
+    report = verify(graph, prop, replace(OPTIONS, timeout=4, starts=(1, 1)))
     assert report.verdict is Verdict.TIMEOUT
     assert report.open > 0
     assert time.perf_counter() - started < 60  # not a matter of speed: it does end
