@@ -23,10 +23,10 @@ from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
 from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, TINY, ascend, settings_of
 from boundflow_crown.bounds import least
-from boundflow_crown.layers import interval_states, known_bounds
+from boundflow_crown.layers import inputs_of, interval_states, known_bounds
 from boundflow_crown.options import check_choices
 from boundflow_crown.output import both_sides, intersected, output_start
-from boundflow_crown.recipe import crown, inputs_of, inside
+from boundflow_crown.recipe import crown, inside
 from boundflow_crown.relax.piecewise import relu
 from boundflow_interval import Interval
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Dim, DType, Shape, SymDim, concrete_shape, size
 from boundflow_core.runner import ProgramRunner
 from boundflow_core.walk import forward_states
-from boundflow_core.workshop import Workshop
+from boundflow_core.workshop import Workshop, no_nan
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.crossing import settled
 from boundflow_crown.domain import relaxed_operands
@@ -23,7 +24,17 @@ from boundflow_crown.walk import Start
 from boundflow_crown.windows import Picks, Window
 from boundflow_interval import Interval
 
-__all__ = ["Layer", "interval_states", "known_bounds", "layers_of", "neuron_start", "rows_program", "tightened"]
+__all__ = [
+    "Layer",
+    "defined",
+    "inputs_of",
+    "interval_states",
+    "known_bounds",
+    "layers_of",
+    "neuron_start",
+    "rows_program",
+    "tightened",
+]
 
 CHOSEN = SymDim.of("R")
 
@@ -113,9 +124,14 @@ def interval_states(workshop: Workshop, b: Builder, known: Mapping[str, Interval
     return forward_states(b, graph, rules, known[graph.input], domain="interval", known=known)
 
 
+def defined(b: Builder, bounds: Interval) -> Interval:
+    """``bounds`` with those infinite that intervals leave undefined, as of values of which nothing is known."""
+    return Interval(no_nan(b, bounds.lower, -np.inf), no_nan(b, bounds.upper, np.inf))
+
+
 def _interval_program(workshop: Workshop, b: Builder, name: str, known: tuple[str, ...]) -> Mapping[str, Value]:
     _, states = known_bounds(workshop, b, known)
-    found = interval_states(workshop, b, states)[name]
+    found = defined(b, interval_states(workshop, b, states)[name])
     return {"lower": found.lower, "upper": found.upper}
 
 
@@ -127,7 +143,8 @@ def _rows_runner(workshop: Workshop, name: str, known: tuple[str, ...], *, ragge
         found = rows_program(workshop, b, name, known, ragged=ragged)
         old = None
         if workshop.options["intersect"]:
-            old = Interval(*(b.input(f"old {side}", (CHOSEN,), group=f"bounds of {name}") for side in found))
+            sides = [b.input(f"old {side}", (CHOSEN,), group=f"bounds of {name}") for side in ("lower", "upper")]
+            old = Interval(sides[0], sides[1])
         lower, upper = tightened(b, old, found["lower"], found["upper"])
         return {"lower": lower, "upper": upper}
 
@@ -185,3 +202,8 @@ def neuron_start(b: Builder, graph: PrimalGraph, name: str, neuron: Value, layou
 def _spread(b: Builder, rows: Value, front: tuple[Dim, ...]) -> Value:
     """Rows [R, *s] for every region."""
     return rows if len(front) == 1 else b.broadcast(rows, (*front, *rows.shape[1:]))
+
+
+def inputs_of(runner: ProgramRunner, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``given`` that the program takes."""
+    return {value.name: given[value.name] for value in runner.program.inputs if value.name in given}

@@ -25,7 +25,7 @@ from boundflow_core.runner import ProgramRunner
 from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Workshop
 from boundflow_crown.bounds import bound_rows
-from boundflow_crown.layers import Layer, neuron_start, tightened
+from boundflow_crown.layers import Layer, defined, inputs_of, neuron_start, tightened
 from boundflow_crown.pieces import padded_count, rows_of_piece
 from boundflow_crown.rows import Rows
 from boundflow_interval import Interval
@@ -55,6 +55,7 @@ def one_run_program(
 
     def settle(name: str, found: Interval) -> Interval:
         if name in by_name:
+            found = defined(b, found)
             if by_name[name].shared is not None:
                 found, count = _refined(one, b, by_name[name], region, known, found)
                 counts.append(count)
@@ -163,7 +164,7 @@ class OneRun:
                 f"slots:{layer.name}": self._slots_for(room, inputs["lower"])
                 for layer, room in zip(self._layers, rooms, strict=True)
             }
-            results = self.runner({**inputs, **slots})
+            results = self.runner(inputs_of(self.runner, {**inputs, **slots}))
             counts = [int(count) for count in results.pop("counts")]
             if all(count <= room for count, room in zip(counts, rooms, strict=True)):
                 with self._lock:

@@ -19,13 +19,13 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
 from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import Progress, Recipe, Workshop
-from boundflow_crown.layers import Layer, interval_states, known_bounds, layers_of
+from boundflow_crown.layers import Layer, inputs_of, interval_states, known_bounds, layers_of
 from boundflow_crown.one_run import Finish, OneRun
 from boundflow_crown.options import check_choices
 from boundflow_crown.output import output_bounds
 from boundflow_crown.pieces import in_pieces, rows_of_piece
 
-__all__ = ["Inside", "crown", "inputs_of", "inside"]
+__all__ = ["Inside", "crown", "inside"]
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,3 @@ def _refined(
             highs.append(found["upper"][0])
         start = stop
     return concatenate(lows, 0), concatenate(highs, 0)
-
-
-def inputs_of(runner: ProgramRunner, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``given`` that the program takes."""
-    return {value.name: given[value.name] for value in runner.program.inputs if value.name in given}
