@@ -63,7 +63,7 @@ def stages(graph: PrimalGraph, region: Any, spec: bf.LinearSpec | None = None, *
 
 @pytest.mark.parametrize("slope", SLOPES)
 @pytest.mark.parametrize("net", NETS)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_one_program_gives_what_stages_give(net: str, slope: str, data: st.DataObject) -> None:
     graph = NETS[net](data.draw(st.integers(0, 99)))
