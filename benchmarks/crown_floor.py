@@ -7,7 +7,8 @@ A call's floor is read off the programs that it ran: every ``matmul``, ``conv2d`
 few is fastest on its shapes. Products with a single vector are not in it: sums of biases and bounds are the method's
 own overhead, however they are written. Rows that a piece is filled up with are in it. Call and floor alternate in one
 process; told are medians of the processor time, which other programs on the machine disturb less than the clock. One
-thread, float32, executor torch, nothing cached. "of single runs" is the share of as many calls for one region each.
+thread, float32, executor torch, nothing cached. "of single runs" is the share of calls for each region of the batch by
+itself, one after another; these alternate with calls for the whole batch.
 
 "fresh" is the time of calls on regions that were not seen before: other numbers of neurons are undecided then, so that
 programs are prepared for other sizes on the way.
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -241,8 +242,26 @@ def measure(cases: Cases, net: Net, method: str, batch: int, repeats: int, goal:
     fresh = [cases.draw(seed, batch) for seed in range(1, 1 + min(repeats, 9))] if batch == 1 else []
     times = [seconds(partial(run, *drawn)) for drawn in fresh]
     peak = max(plan.storage.peak_bytes for plan in plans)
+    share = float("nan") if batch == 1 else share_of_singles(call, cases, method, batch, max(3, repeats // 2))
     return Line(net.name, method, batch, ours, least, statistics.median(times) if times else float("nan"),
-                work, goal, peak)  # fmt: skip
+                work, goal, peak, share)  # fmt: skip
+
+
+def share_of_singles(whole: Callable[[], Any], cases: Cases, method: str, batch: int, repeats: int) -> float:
+    """Time of a call for a batch as a part of that of calls for each of its regions."""
+    run = bf.compile(cases.graph, method=method, executor="torch", dtype="float32", cache=False)
+    region, spec = cases.draw(0, batch)
+    each = [
+        partial(run, bf.Box(region.lower[n : n + 1], region.upper[n : n + 1]), bf.LinearSpec(spec.C[n : n + 1]))
+        for n in range(batch)
+    ]
+
+    def singles() -> None:
+        for call in each:
+            call()
+
+    together, apart = alternate(whole, singles, repeats)
+    return together / apart
 
 
 def lines(root: Path, only: str, methods: tuple[str, ...], repeats: int, batches: bool) -> Iterator[Line]:
@@ -252,11 +271,9 @@ def lines(root: Path, only: str, methods: tuple[str, ...], repeats: int, batches
         cases = Cases(bf.load(root / net.path), net.eps)
         for method, goal in zip(METHODS, net.goals, strict=True):
             if method in methods:
-                single = measure(cases, net, method, 1, repeats, goal)
-                yield single
+                yield measure(cases, net, method, 1, repeats, goal)
                 if batches and method != "alpha-crown":
-                    batch = measure(cases, net, method, 32, max(3, repeats // 4), None)
-                    yield replace(batch, share=batch.ours / (32 * single.ours))
+                    yield measure(cases, net, method, 32, max(3, repeats // 4), None)
 
 
 def table(found: list[Line]) -> str:

@@ -143,7 +143,7 @@ class CompiledBounds:
         for name, pair in (intermediate or {}).items():
             inputs.update(self._intermediate(recipe, name, pair, batch))
         results = recipe.run(inputs, progress)
-        self.plan = recipe.main.plan
+        self.plan = (recipe.main if recipe.latest is None else recipe.latest()).plan
         with self._lock:
             self.stats.calls += 1
         found = {name.removeprefix("lower:") for name in results if name.startswith("lower:")}

@@ -171,6 +171,13 @@ class ProgramRunner:
             self._fitting[key] = chosen[symbol]
         return self._fitting[key]
 
+    def peak_bytes(self, sizes: Mapping[str, int]) -> int:
+        """The planned peak of a run of these sizes."""
+        key = ("", tuple(sorted(sizes.items())), 0)
+        if key not in self._fitting:
+            self._fitting[key] = bind_plan(self._template, sizes).storage.peak_bytes
+        return self._fitting[key]
+
     def __call__(self, inputs: Mapping[str, Any], progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Runs the program, in chunks where there is a memory limit; gives arrays that the caller owns.
 

@@ -34,7 +34,7 @@ class Session(Protocol):
 
     def start(self, inputs: Mapping[str, Any]) -> None: ...
 
-    def run_task(self, name: str) -> None: ...
+    def run_tasks(self, names: tuple[str, ...]) -> None: ...
 
     def read(self, value: Value) -> Any: ...
 
@@ -109,8 +109,7 @@ class Schedule:
     def _run_all(self, inputs: Mapping[str, Any], counts: RunCounts) -> dict[str, Any]:
         self.session.start(inputs)
         for stage in self.plan.cache.stages:
-            for name in stage.tasks:
-                self.session.run_task(name)
+            self.session.run_tasks(stage.tasks)
             counts.tasks_run += len(stage.tasks)
         return self.session.results()
 
@@ -121,8 +120,7 @@ class Schedule:
         self.session.start(inputs)
         for stage in self.plan.cache.stages:
             if stage.name in known.missing:
-                for name in stage.tasks:
-                    self.session.run_task(name)
+                self.session.run_tasks(stage.tasks)
                 if stage.cached:
                     arrays = [self.session.read(value) for value in stage.keeps]
                     cache.put(keys[stage.name], arrays, sum(int(array.nbytes) for array in arrays))

@@ -26,7 +26,7 @@ from boundflow_core.extension import (
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import DType, SymDim, size
+from boundflow_core.ir.types import Dim, DType, SymDim, size
 from boundflow_core.normalize import legalize
 from boundflow_core.runner import Planning, ProgramRunner, RunStats
 
@@ -59,11 +59,13 @@ class Recipe:
             ``center`` and ``radius``, and with a specification ``C`` and ``offset`` in; ``lower`` and ``upper``
             out, and under ``lower:NAME`` and ``upper:NAME`` bounds of values inside of the network that it found.
         takes: names of values whose bounds ``lower:NAME`` and ``upper:NAME`` may be handed in.
+        latest: which program gave the results of the latest run, where it is not always ``main``.
     """
 
     main: ProgramRunner
     run: Callable[[Mapping[str, Any], Progress | None], Mapping[str, Any]]
     takes: tuple[str, ...] = ()
+    latest: Callable[[], ProgramRunner] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Workshop:
         options: the method's options, checked.
         ball: where regions are balls of the norm 1 or 2, which; None: boxes.
         planning: how programs are planned and run; None where they are only written.
+        regions: number of regions of the programs' inputs; any, unless a program is for one region alone.
     """
 
     graph: PrimalGraph
@@ -88,21 +91,22 @@ class Workshop:
     ball: float | None = None
     planning: Planning | None = None
     stats: RunStats = field(default_factory=RunStats)
+    regions: Dim = REGIONS
 
     def region(self, b: Builder) -> RegionValues:
         """The regions as inputs ``lower`` and ``upper`` [B, *input], and of balls ``center`` and ``radius`` [B]."""
-        shape = (REGIONS, *self.graph.input_type.shape)
+        shape = (self.regions, *self.graph.input_type.shape)
         lower, upper = b.input("lower", shape, group="region"), b.input("upper", shape, group="region")
         if self.ball is None:
             return RegionValues(lower, upper)
-        center, radius = b.input("center", shape, group="region"), b.input("radius", (REGIONS,), group="region")
+        center, radius = b.input("center", shape, group="region"), b.input("radius", (self.regions,), group="region")
         return RegionValues(lower, upper, BallValues(center, radius, self.ball))
 
     def spec_rows(self, b: Builder) -> SpecRows | None:
         """The specification as inputs ``C`` [1 or B, S, n] and ``offset`` [1 or B, S]; None without one."""
         if self.spec is None:
             return None
-        lead = 1 if self.spec == "shared" else REGIONS
+        lead = 1 if self.spec == "shared" else self.regions
         outputs = size(self.graph.output_type.shape)
         return SpecRows(
             b.input("C", (lead, ROWS, outputs), group="spec"), b.input("offset", (lead, ROWS), group="spec")

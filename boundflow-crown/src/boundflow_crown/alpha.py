@@ -23,9 +23,10 @@ from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
 from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, TINY, ascend, settings_of
 from boundflow_crown.bounds import least
+from boundflow_crown.layers import inputs_of, interval_states, known_bounds
 from boundflow_crown.options import check_choices
 from boundflow_crown.output import both_sides, intersected, output_start
-from boundflow_crown.recipe import crown, forward_from, inputs_of, inside, known_bounds
+from boundflow_crown.recipe import crown, inside
 from boundflow_crown.relax.piecewise import relu
 from boundflow_interval import Interval
 
@@ -160,7 +161,7 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
 def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:
     """The best bounds found, intersected with intervals if so asked."""
     region, known = known_bounds(workshop, b, names)
-    states: Mapping[str, Interval] = forward_from(workshop, b, known) if workshop.options["intersect"] else known
+    states: Mapping[str, Interval] = interval_states(workshop, b, known) if workshop.options["intersect"] else known
     spec: SpecRows | None = workshop.spec_rows(b)
     start = output_start(b, workshop.graph, spec, region.lower.shape[0])
     found = b.input("least", _front(workshop), group="slopes")

@@ -14,8 +14,14 @@ from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 __all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE"]
 
 
+# Rows of fewer elements are summed up together, several at once: a sum over so short an axis is mostly overhead.
+SHORT_ROW = 16
+
+
 def _sum(b: Builder, x: Value, kept: int) -> Value:
     """Sum over all but the first ``kept`` axes, the innermost first."""
+    if x.rank - kept > 1 and isinstance(x.shape[-1], int) and x.shape[-1] < SHORT_ROW:
+        x = b.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
     for axis in range(x.rank - 1, kept - 1, -1):
         x = b.reduce_sum(x, (axis,))
     return x

@@ -79,6 +79,7 @@ class StepSession:
             self._place(plan)
         fixed = self._load_constants(plan, bound_ops)
         self._tasks = self._make_tasks(plan, bound_ops, fixed)
+        self._runs: dict[tuple[str, ...], tuple[Call, ...]] = {}
 
     # -- preparation --------------------------------------------------------------------------------------------------
 
@@ -193,8 +194,12 @@ class StepSession:
         for slot, constant, value in self._live:
             self._slots[slot] = self._backend.load(constant, value)
 
-    def run_task(self, name: str) -> None:
-        for call in self._tasks[name]:
+    def run_tasks(self, names: tuple[str, ...]) -> None:
+        """Runs tasks one after another. Their calls are put into one list when that is first asked for."""
+        calls = self._runs.get(names)
+        if calls is None:
+            calls = self._runs[names] = tuple(call for name in names for call in self._tasks[name])
+        for call in calls:
             call()
 
     def read(self, value: Value) -> Any:

@@ -88,7 +88,9 @@ class _TorchBackend:
             # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
             array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
         elif not self._differentiable:
-            array = array.detach()
+            array = array.detach() if array.requires_grad else array
+            if array.dtype is DTYPES[value.type.dtype] and array.device == self._device:
+                return array
         return torch.as_tensor(array, dtype=DTYPES[value.type.dtype], device=self._device)
 
     def copy(self, target: Any, source: Any) -> None:

@@ -218,6 +218,15 @@ def _row_numbers(op: Op) -> Kernel:
     return row_numbers
 
 
+def _running_count(op: Op) -> Kernel:
+    return lambda mask, out=None: torch.cumsum(mask, 0, dtype=torch.int64, out=out)
+
+
+def _first_reaching(op: Op) -> Kernel:
+    last = int(op.inputs[0].shape[0]) - 1  # type: ignore[arg-type]
+    return lambda ascending, wanted, out=None: torch.searchsorted(ascending, wanted, out=out).clamp_(max=last)
+
+
 def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
     """Primitives that torch has under the same name, or nearly."""
 
@@ -253,6 +262,8 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "scatter_rows": _scatter_rows,
     "scatter_add_rows": _scatter_add_rows,
     "row_numbers": _row_numbers,
+    "running_count": _running_count,
+    "first_reaching": _first_reaching,
 }
 
 INTO = frozenset(KERNELS) - {"conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d"}

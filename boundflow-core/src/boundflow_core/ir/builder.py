@@ -16,6 +16,9 @@ from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType
 
 __all__ = ["Builder"]
 
+# Bytes of an array up to which it is compared with those written before.
+SMALL_ARRAY = 1 << 16
+
 Operand = Value | Constant | np.ndarray[Any, Any] | float
 
 
@@ -36,6 +39,7 @@ class Builder:
         self._ops: list[Op] = []
         self._known: dict[Any, tuple[Value, ...]] = {}
         self._derived: list[Constant] = []
+        self._arrays: dict[Any, Constant] = {}
         self._origin = ""
         self._count = 0
 
@@ -55,7 +59,7 @@ class Builder:
         if not isinstance(constant, Constant):
             if isinstance(constant, (bool, int, float)):
                 return self._scalar(constant)
-            constant = frozen(constant)
+            constant = self._same_array(frozen(constant))
         # By identity of the array; the constant is kept, so that no id is given away to another one.
         key = ("constant", id(constant.data) if constant.data is not None else id(constant))
         if key not in self._known:
@@ -70,6 +74,13 @@ class Builder:
                 self._constants[value] = constant
                 self._known[key] = (value,)
         return self._known[key][0]
+
+    def _same_array(self, constant: Constant) -> Constant:
+        """The first constant of these numbers, for small arrays that rules make anew each time they are asked."""
+        data = constant.numpy()
+        if data.nbytes > SMALL_ARRAY:
+            return constant
+        return self._arrays.setdefault((data.dtype.str, data.shape, data.tobytes()), constant)
 
     def read_constant(self, constant: Constant, like: Value) -> Value:
         """``constant`` as a value of the type and name of ``like``, a value of another program that holds it."""
@@ -336,6 +347,14 @@ class Builder:
     def row_numbers(self, x: Value, axis: int = 0) -> Value:
         """0, 1, 2... int64, as many as ``x`` has rows along ``axis``."""
         return self._one("row_numbers", x, axis=axis)
+
+    def running_count(self, mask: Value) -> Value:
+        """How many elements of ``mask`` [n] are true up to each of them: int64 [n]."""
+        return self._one("running_count", mask)
+
+    def first_reaching(self, ascending: Value, wanted: Value) -> Value:
+        """Where ``ascending`` [n] first reaches each of ``wanted`` [R], or n - 1 where it never does: int64 [R]."""
+        return self._one("first_reaching", ascending, wanted)
 
 
 def infer_types(

@@ -140,6 +140,20 @@ _ALL = (
         shapes.row_numbers,
         lambda xs, attrs: np.arange(xs[0].shape[attrs["axis"]], dtype=np.int64),
     ),
+    Primitive(
+        "running_count",
+        "how many elements of a vector of booleans are true up to each of them, itself included",
+        "index",
+        shapes.running_count,
+        lambda xs, attrs: np.cumsum(xs[0], dtype=np.int64),
+    ),
+    Primitive(
+        "first_reaching",
+        "where an ascending vector first reaches each number of another one; its last place where it never does",
+        "index",
+        shapes.first_reaching,
+        meaning.first_reaching,
+    ),
 )
 
 PRIMITIVES = {primitive.name: primitive for primitive in _ALL}

@@ -135,6 +135,13 @@ def scatter_add(b: Builder, attrs: Attrs, xs: Sequence[Near], y: Value) -> Value
     return up(b, b.mul(b.scatter_add_rows(sizes[0], index.value, sizes[1], attrs["axis"]), 1.0 + 4 * part))
 
 
+def exact(b: Builder, attrs: Attrs, xs: Sequence[Near], y: Value) -> Value | None:
+    """Of what numbers and finds elements: rounding must not change which."""
+    for x in xs:
+        _exact(x)
+    return None
+
+
 def _exact(index: Near) -> None:
     if index.error is not None:
         raise IRError("rows are chosen by numbers that rounding may change")

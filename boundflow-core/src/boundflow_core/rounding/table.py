@@ -40,4 +40,6 @@ RULES: Mapping[str, Rule] = {
     "scatter_rows": structure.scatter,
     "scatter_add_rows": structure.scatter_add,
     "row_numbers": lambda b, attrs, xs, y: None,
+    "running_count": structure.exact,
+    "first_reaching": structure.exact,
 }
