@@ -19,5 +19,6 @@ CROSSING = {DType.FLOAT32: 2.0**-10, DType.FLOAT64: 2.0**-39}
 def settled(b: Builder, lower: Value, upper: Value) -> tuple[Value, Value]:
     """The bounds in order where they cross by rounding; infinite ones where they cross by more or are undefined."""
     allowed = b.maximum(b.abs(upper), 1.0) * CROSSING[b.dtype]
-    sound = lower - upper < allowed  # comparisons with NaN, and of infinite bounds with themselves, are false
+    # Comparisons with NaN, and of infinite bounds with themselves, are false. A bound may always be given up.
+    sound = b.compare(lower - upper, allowed, "lt", free=True)
     return b.where(sound, b.minimum(lower, upper), -np.inf), b.where(sound, b.maximum(lower, upper), np.inf)

@@ -237,8 +237,9 @@ class Builder:
     def pow(self, x: Value, exponent: float) -> Value:
         return self._one("pow", x, exponent=float(exponent))
 
-    def compare(self, x: Operand, y: Operand, relation: str) -> Value:
-        return self._one("compare", x, y, relation=relation)
+    def compare(self, x: Operand, y: Operand, relation: str, *, free: bool = False) -> Value:
+        """``free``: bounds hold whichever way it comes out, so that the analysis of rounding need not cover both."""
+        return self._one("compare", x, y, relation=relation, **({"free": True} if free else {}))
 
     def where(self, condition: Value, x: Operand, y: Operand) -> Value:
         return self._one("where", condition, x, y)

@@ -49,7 +49,13 @@ _ALL = (
     Primitive("sigmoid", "1 / (1 + exp(-x))", "elementwise", shapes.unary, meaning.sigmoid),
     Primitive("erf", "error function", "elementwise", shapes.unary, meaning.erf),
     Primitive("pow", "x to the constant `exponent`", "elementwise", shapes.unary, meaning.power),
-    Primitive("compare", "x `relation` y (lt, le, gt, ge, eq, ne)", "elementwise", shapes.compare, meaning.compare),
+    Primitive(
+        "compare",
+        "x `relation` y (lt, le, gt, ge, eq, ne); `free`: bounds hold either way",
+        "elementwise",
+        shapes.compare,
+        meaning.compare,
+    ),
     Primitive(
         "where", "x where the condition holds, else y", "elementwise", shapes.where, lambda xs, attrs: np.where(*xs)
     ),

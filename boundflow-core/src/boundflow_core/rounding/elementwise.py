@@ -85,7 +85,7 @@ def extremum(b: Builder, attrs: Attrs, xs: Sequence[Near], y: Value) -> Value | 
 def compare(b: Builder, attrs: Attrs, xs: Sequence[Near], y: Value) -> Value | None:
     """In doubt where both sides may be equal. A value compared with itself tells whether it is NaN."""
     one, other = xs
-    if one.error is None and other.error is None:
+    if attrs.get("free") or (one.error is None and other.error is None):
         return None
     if one.value is other.value:
         assert one.error is not None
