@@ -13,7 +13,7 @@ from boundflow_crown.lines import Lines
 from boundflow_crown.relax.curves import above, below, chord_slope, middle, ordered, positive, settled, within
 from boundflow_interval import Interval
 
-__all__ = ["SLOPES", "absolute", "clip", "leaky_relu", "relu", "relu_chord"]
+__all__ = ["SLOPES", "absolute", "clip", "leaky_relu", "relu", "relu_chord", "relu_slopes"]
 
 
 def relu_chord(b: Builder, x: Interval) -> tuple[Value, Value]:
@@ -52,6 +52,16 @@ def relu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     if choice not in SLOPES:
         raise OptionError(f"slope must be one of {', '.join(SLOPES)}, not {choice!r}")
     return Lines(SLOPES[choice](b, x, slope), None, slope, bias)
+
+
+def relu_slopes(b: Builder, x: Interval) -> Interval:
+    """Smallest and largest slope that a lower line of max(x, 0) through the origin may have.
+
+    0 and 1 where l < 0 < u, else both that of the function; NaN where a bound is.
+    """
+    slope, _ = relu_chord(b, x)
+    undecided = b.minimum(x.lower < 0.0, x.upper > 0.0)
+    return Interval(b.where(undecided, 0.0, slope), b.where(undecided, 1.0, slope))
 
 
 def leaky_relu(
