@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from boundflow_core.arrays import is_torch
 from boundflow_core.errors import InputError
 from boundflow_core.ir.program import BoundProgram
+from boundflow_core.ir.types import concrete_shape
 from boundflow_core.scheduler import RunCounts, Schedule
 
 __all__ = ["Loop", "PinnedLoop", "PlainLoop"]
@@ -63,6 +64,16 @@ def check_loop(
     return frozenset(changing - set(carried.values()))
 
 
+def _check_step(shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InputError: other inputs than those with ``shapes``, or of other shapes.
+    """
+    found = {name: tuple(array.shape) for name, array in inputs.items()}
+    if found != shapes:
+        raise InputError(f"a step takes inputs of the shapes {dict(shapes)}, not {found}")
+
+
 class PinnedLoop:
     """A loop in a session of its own, whose plan knows which groups of inputs vary.
 
@@ -82,7 +93,8 @@ class PinnedLoop:
         release: Callable[[], None],
     ) -> None:
         plan = schedule.plan
-        self._needed = check_loop(plan.program, plan.varying, inputs, carried)
+        needed = check_loop(plan.program, plan.varying, inputs, carried)
+        self._shapes = {v.name: concrete_shape(v.shape, plan.sizes) for v in plan.program.inputs if v.name in needed}
         self._schedule, self._inputs, self._carried = schedule, dict(inputs), dict(carried)
         self._report, self._release = report, release
         values = {value.name: value for value in plan.program.inputs}
@@ -94,8 +106,7 @@ class PinnedLoop:
         self._steps = 0
 
     def step(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if self._needed != set(inputs):
-            raise InputError(f"a step takes the inputs {sorted(self._needed)}, not {sorted(inputs)}")
+        _check_step(self._shapes, inputs)
         session, counts = self._schedule.session, RunCounts()
         with session.running():
             if self._steps == 0:

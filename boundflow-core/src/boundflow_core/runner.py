@@ -7,16 +7,16 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from boundflow_core.arrays import concatenate, device_of
 from boundflow_core.cache import BoundCache, fingerprint
-from boundflow_core.errors import MemoryLimitError
+from boundflow_core.errors import InputError, MemoryLimitError
 from boundflow_core.extension import Executor, Pass
 from boundflow_core.ir.evaluate import bind_symbols
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import SymDim
+from boundflow_core.ir.types import SymDim, concrete_shape
 from boundflow_core.loop import Loop, PinnedLoop, PlainLoop, check_loop
 from boundflow_core.memory import chunk_sizes
 from boundflow_core.planner.pipeline import bind_plan, make_plan
@@ -209,8 +209,6 @@ class ProgramRunner:
             inputs: those that stay, of the groups that are not ``varying``, and the first of those that are carried.
             carried: the input that each of these results becomes in the next step.
 
-        Inputs that only steps are given have shapes without symbols.
-
         Raises:
             InputError: inputs are missing, of wrong shapes, or cannot be carried.
             MemoryLimitError: the smallest chunk does not fit.
@@ -218,7 +216,10 @@ class ProgramRunner:
         program = self._template.program
         check_loop(program, self._varying, inputs, carried)
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
-        shapes.update((v.name, v.shape) for v in program.inputs if v.name not in shapes)
+        known = bind_symbols(replace(program, inputs=tuple(v for v in program.inputs if v.name in shapes)), shapes)
+        if unknown := set(program.symbols()) - set(known):
+            raise InputError(f"what a loop of {program.name} begins with does not say how large {sorted(unknown)} are")
+        shapes.update((v.name, concrete_shape(v.shape, known)) for v in program.inputs)
         sizes = bind_symbols(program, shapes)
         planning = self._planning
         if planning.differentiable or planning.one_task or self.chunk(sizes) != sizes:
