@@ -272,6 +272,18 @@ def test_memory_limit() -> None:
         run(graph, lower, upper, rows, memory_limit=2000)
 
 
+def test_the_plan_that_is_shown_is_that_of_a_step() -> None:
+    """The largest: not the small one that gives the results."""
+    graph = residual()
+    compiled = bf.compile(graph, method="alpha-crown", iterations=2, batch=3, spec_rows=4, executor="reference")
+    before = compiled.plan
+    lower, upper = boxes(graph, 3)
+    compiled(bf.Box(lower, upper), bf.LinearSpec(rows_for(graph, 3)))
+    for plan in (before, compiled.plan):
+        assert "step" in plan.program.name and plan.sizes == {"B": 3, "S": 4}
+    assert before.storage.peak_bytes == compiled.plan.storage.peak_bytes
+
+
 def test_bounds_inside_go_out_and_in() -> None:
     graph = small_mlp()
     lower, upper = boxes(graph, 2)

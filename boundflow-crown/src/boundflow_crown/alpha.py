@@ -69,7 +69,7 @@ def alpha_crown(workshop: Workshop) -> Recipe:
         results = main(inputs_of(main, {**given, "least": best}))
         return {**found, **results}
 
-    return Recipe(main, run, takes=values.names)
+    return Recipe(main, run, takes=values.names, others=(begin, step))
 
 
 def _planning(workshop: Workshop) -> Any:
