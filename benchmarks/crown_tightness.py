@@ -132,7 +132,7 @@ def cells(net: str, share: float, found: Mapping[str, Found]) -> list[str]:
     mean = float(ibp.width.mean())
     for method in METHODS:
         width = float(found[method].width.mean()) if method in found else None
-        text = "not in time" if width is None else f"{width:.4g}" if method == "ibp" else f"{width / mean:.2%}"
+        text = "not in time" if width is None else f"{width:.4g}" if method == "ibp" else f"{100 * width / mean:.3g}%"
         out.append(text)
     better = [found[method] for method in METHODS[1:] if method in found]
     out.append("yes" if all(not one.looser_than(ibp).any() for one in better) else "**no**")

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from boundflow_core.derivative import gradient_program
 from boundflow_core.extension import SpecRows
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.primal import Node
+from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Value
 from boundflow_core.ir.types import SymDim
 from boundflow_core.planner.rewrite import inline
@@ -26,7 +28,8 @@ from boundflow_crown.bounds import least
 from boundflow_crown.options import check_choices
 from boundflow_crown.output import both_sides, intersected, output_start
 from boundflow_crown.recipe import crown, forward_from, inputs_of, inside, known_bounds
-from boundflow_crown.relax.piecewise import relu, relu_slopes
+from boundflow_crown.relax import RELAXATIONS
+from boundflow_crown.relax.piecewise import SLOPE_RANGES
 from boundflow_interval import Interval
 
 __all__ = ["ALPHA_OPTIONS", "alpha_crown"]
@@ -45,7 +48,7 @@ def alpha_crown(workshop: Workshop) -> Recipe:
     check_choices(workshop.options)
     settings, both = settings_of(workshop.options), both_sides(workshop)
     values = inside(workshop)
-    nodes = tuple(node for node in workshop.graph.nodes if node.op == "relu" and node.inputs[0] in values.names)
+    nodes = tuple(n for n in workshop.graph.nodes if _has_slopes(workshop.graph, n) and n.inputs[0] in values.names)
     if not nodes:
         return crown(workshop)
     # Rows that are mirrored cannot be cut along their number.
@@ -70,6 +73,13 @@ def alpha_crown(workshop: Workshop) -> Recipe:
         return {**found, **results}
 
     return Recipe(main, run, takes=values.names, others=(begin, step))
+
+
+def _has_slopes(graph: PrimalGraph, node: Node) -> bool:
+    """Whether the slope of the node's lower line can be chosen."""
+    if node.op == "leaky_relu":
+        return bool(np.all(graph.constants[node.inputs[1]].numpy() <= 1))
+    return node.op in SLOPE_RANGES
 
 
 def _planning(workshop: Workshop) -> Any:
@@ -104,7 +114,9 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
     out: dict[str, Value] = {}
     for node in nodes:
         with b.origin(node.name):
-            slope = relu(b, states[node.inputs[0]], node.attrs, (), workshop.options).lower_slope
+            constants = _constants(workshop, b, node)
+            lines = RELAXATIONS[node.op](b, states[node.inputs[0]], node.attrs, constants, workshop.options)
+            slope = lines.lower_slope
             shape = _alpha_shape(workshop, node)
             rows = b.reshape(slope, (slope.shape[0], 1, *slope.shape[1:]))
             out[f"alpha:{node.name}"] = b.broadcast(rows, shape)
@@ -113,6 +125,10 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
     if spec is not None:  # the number of rows is read off the specification
         out["C"] = spec.C
     return out
+
+
+def _constants(workshop: Workshop, b: Builder, node: Node) -> tuple[Value, ...]:
+    return tuple(b.constant(workshop.graph.constants[name]) for name in node.inputs[1:])
 
 
 def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
@@ -157,7 +173,8 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
         }
         for node in nodes:
             operand = node.inputs[0]
-            allowed = relu_slopes(b, Interval(given[f"lower:{operand}"], given[f"upper:{operand}"]))
+            bounds = Interval(given[f"lower:{operand}"], given[f"upper:{operand}"])
+            allowed = SLOPE_RANGES[node.op](b, bounds, _constants(workshop, b, node))
             low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (allowed.lower, allowed.upper))
             given[f"alpha:{node.name}"] = b.minimum(b.maximum(given[f"alpha:{node.name}"], low), high)
         found = inline(b, gradient, given)

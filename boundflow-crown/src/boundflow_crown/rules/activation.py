@@ -16,11 +16,11 @@ def substitute(
     """Rows on the operand, and the bias, from below.
 
     Args:
-        slope: for a relu, each row's slope of the lower line, one that the function allows.
+        slope: each row's slope of a lower line through the origin, one that the function allows.
     """
     b, lift, front = ctx.b, ctx.rows.lift, len(ctx.rows.front)
     upper_bias = lines.upper_bias if lines.upper_bias is not None else lines.upper_slope * 0.0
-    if lines.lower_bias is None:
+    if lines.lower_bias is None or slope is not None:
         below, bias = b.emit(
             RELU_BACKSUBSTITUTE,
             rows,
