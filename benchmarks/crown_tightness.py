@@ -2,11 +2,11 @@
 
     python benchmarks/crown_tightness.py ../shared/benchmarks [--only NAME] [--limit 60] [--write docs/tightness.md]
 
-For each network of ``instances.csv``, the boxes of its first property (the first four, if there are more), and the same
-boxes shrunk to a tenth around their middle, since many properties have boxes on which every method gives next to
-nothing. Rows are the margins of the label in the middle of the box over all other outputs; the output itself where there
-is one. Torch executor, float64, so that rounding hides no row; options as they are by default, so with the intersection
-with intervals. Each network runs in a process of its own; methods that are not done within the limit, or after another
+For each network of ``instances.csv``, the boxes of its first property (the first four, if there are more), and the
+same boxes shrunk to a tenth around their middle, since many properties have boxes on which every method gives next to
+nothing. Rows are the margins of the label in the middle of the box over all other outputs; the output itself where
+there is one. Torch executor, float64, so that rounding hides no row; options as they are by default, so with the
+intersection with intervals. Each network runs in a process of its own; methods that are not done within the limit, or after another
 one was not, are left out and said to be.
 """
 
@@ -58,7 +58,7 @@ def networks(root: Path, only: str) -> list[tuple[str, str]]:
     """Each network of the folder with its first property."""
     with (root / "instances.csv").open() as file:
         pairs = [(row["path_to_onnx"], row["path_to_vnnlib"]) for row in csv.DictReader(file)]
-    first = {net: prop for net, prop in reversed(pairs)}
+    first = dict(reversed(pairs))
     return [(net, first[net]) for net in dict.fromkeys(net for net, _ in pairs) if only in net]
 
 
