@@ -6,8 +6,8 @@ For each network of ``instances.csv``, the boxes of its first property (the firs
 same boxes shrunk to a tenth around their middle, since many properties have boxes on which every method gives next to
 nothing. Rows are the margins of the label in the middle of the box over all other outputs; the output itself where
 there is one. Torch executor, float64, so that rounding hides no row; options as they are by default, so with the
-intersection with intervals. Each network runs in a process of its own; methods that are not done within the limit, or after another
-one was not, are left out and said to be.
+intersection with intervals. Each network runs in a process of its own; methods that are not done within the limit, or
+after another one was not, are left out and said to be.
 """
 
 from __future__ import annotations
