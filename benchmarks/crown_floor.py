@@ -36,8 +36,9 @@ import torch.nn.functional as F
 import boundflow_core as bf
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.program import Op
+from boundflow_core.planner.cacheplan import Stage
 from boundflow_core.planner.plan import PlanBundle
-from boundflow_core.runner import ProgramRunner
+from boundflow_core.scheduler import Schedule
 
 BEGIN, END = "<!-- table: written by benchmarks/crown_floor.py -->", "<!-- end of table -->"
 
@@ -62,32 +63,31 @@ NETS = (
 )
 
 
+Stages = list[tuple[PlanBundle, Stage]]
+
+
 @contextmanager
-def recorded() -> Iterator[list[PlanBundle]]:
-    """The plans, bound to sizes, of all programs that run meanwhile."""
-    plans: list[PlanBundle] = []
-    original = ProgramRunner._run
+def recorded() -> Iterator[Stages]:
+    """The stages that run meanwhile, with their plans, bound to sizes."""
+    stages: Stages = []
+    original = Schedule.run_stage
 
-    def run(self: ProgramRunner, inputs: Any, sizes: Any, device: str) -> Any:
-        plans.append(self._schedule(sizes, device).plan)
-        return original(self, inputs, sizes, device)
+    def run_stage(self: Schedule, stage: Stage) -> None:
+        stages.append((self.plan, stage))
+        original(self, stage)
 
-    with mock.patch.object(ProgramRunner, "_run", run):
-        yield plans
+    with mock.patch.object(Schedule, "run_stage", run_stage):
+        yield stages
 
 
-def contractions(plans: list[PlanBundle]) -> list[Op]:
+def contractions(stages: Stages) -> list[Op]:
     """The operations that cannot be avoided, of concrete shapes."""
     names = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
     found = []
-    for plan in plans:
-        frozen = {value for value, constant in plan.program.constants.items() if not constant.is_live}
-        bound = plan.program.bind(plan.sizes)
-        for symbolic, op in zip(plan.program.ops, bound.ops, strict=True):
-            if frozen.issuperset(symbolic.inputs):
-                frozen.update(symbolic.outputs)  # computed once, when the program is prepared
-            elif op.name in names and not _is_sum(op):
-                found.append(op)
+    for plan, stage in stages:
+        bound = dict(zip(plan.program.ops, plan.program.bind(plan.sizes).ops, strict=True))
+        ops = [bound[op] for name in stage.tasks for op in plan.graph[name].ops]
+        found += [op for op in ops if op.name in names and not _is_sum(op)]
     return found
 
 
@@ -156,11 +156,11 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def floor_of(plans: list[PlanBundle]) -> tuple[Callable[[], None], int]:
+def floor_of(stages: Stages) -> tuple[Callable[[], None], int]:
     """The floor as a call, and its multiply-adds. Equal operations share the choice, but not their data."""
     chosen: dict[Any, int] = {}
     calls = []
-    ops = contractions(plans)
+    ops = contractions(stages)
     for op in ops:
         key = (op.name, tuple(value.shape for value in op.inputs), op.attrs)
         if key not in chosen:
@@ -235,13 +235,13 @@ def measure(cases: Cases, net: Net, method: str, batch: int, repeats: int, goal:
     region, spec = cases.draw(0, batch)
     call = partial(run, region, spec)
     call()
-    with recorded() as plans:
+    with recorded() as stages:
         call()
-    floor, work = floor_of(plans)
+    floor, work = floor_of(stages)
     ours, least = alternate(call, floor, repeats)
     fresh = [cases.draw(seed, batch) for seed in range(1, 1 + min(repeats, 9))] if batch == 1 else []
     times = [seconds(partial(run, *drawn)) for drawn in fresh]
-    peak = max(plan.storage.peak_bytes for plan in plans)
+    peak = max(plan.storage.peak_bytes for plan, _ in stages)
     share = float("nan") if batch == 1 else share_of_singles(call, cases, method, batch, max(3, repeats // 2))
     return Line(net.name, method, batch, ours, least, statistics.median(times) if times else float("nan"),
                 work, goal, peak, share)  # fmt: skip

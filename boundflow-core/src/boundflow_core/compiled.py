@@ -98,7 +98,7 @@ class CompiledBounds:
         self._recipes: dict[tuple[str | None, float | None], Recipe] = {}
         self._lock = threading.RLock()
         kind = "per region" if options.spec_rows else None
-        self.plan = self._recipe(kind, None).main.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
+        self.plan = self._recipe(kind, None).bind({"B": options.batch or 1, "S": options.spec_rows or 1})
 
     @property
     def executor(self) -> str:
@@ -143,7 +143,7 @@ class CompiledBounds:
         for name, pair in (intermediate or {}).items():
             inputs.update(self._intermediate(recipe, name, pair, batch))
         results = recipe.run(inputs, progress)
-        self.plan = (recipe.main if recipe.latest is None else recipe.latest()).plan
+        self.plan = recipe.plan
         with self._lock:
             self.stats.calls += 1
         found = {name.removeprefix("lower:") for name in results if name.startswith("lower:")}

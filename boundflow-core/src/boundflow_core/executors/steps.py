@@ -63,7 +63,7 @@ class StepSession:
 
     def __init__(self, plan: PlanBundle, backend: Backend) -> None:
         self._backend = backend
-        self._planned = not plan.differentiable
+        self._planned, self._storage = not plan.differentiable, plan.storage
         program = plan.program.bind(plan.sizes)
         # The bound program has values of its own; plan and tasks speak of the symbolic ones.
         values, bound_ops = _values(plan.program), dict(zip(plan.program.ops, program.ops, strict=True))
@@ -193,6 +193,40 @@ class StepSession:
                 self._slots[slot] = array
         for slot, constant, value in self._live:
             self._slots[slot] = self._backend.load(constant, value)
+
+    def renew(self, inputs: Mapping[str, Any]) -> None:
+        """Brings these inputs into place; everything else stays as it is."""
+        for value, slot in self._inputs:
+            if value.name in inputs:
+                self._backend.copy(self._slots[slot], self._backend.convert(inputs[value.name], value))
+
+    def carrier(self, moves: Sequence[tuple[Value, Value]]) -> Call:
+        """A call that copies values of a finished run into the places of inputs: pairs (value, input).
+
+        Results may lie where inputs do. Those in their input's own place stay there; those in the place of another
+        input are copied away first.
+        """
+        home, views, slots = self._storage.home, self._storage.views, self._slots
+
+        def lies_at(source: Value, target: Value) -> bool:
+            one, other = views[source], views[target]
+            same = (one.strides, one.offset, source.type) == (other.strides, other.offset, target.type)
+            return home[source] == home[target] and same
+
+        moved = [pair for pair in moves if pair[0] not in home or not lies_at(*pair)]
+        written = {home[target] for _, target in moved}
+        staged = [source in home and home[source] in written for source, _ in moved]
+        numbers = [(self._number[source], self._number[target]) for source, target in moved]
+
+        def carry() -> None:
+            arrays = [
+                self._backend.clone(slots[number]) if stage else slots[number]
+                for (number, _), stage in zip(numbers, staged, strict=True)
+            ]
+            for array, (_, number) in zip(arrays, numbers, strict=True):
+                self._backend.copy(slots[number], array)
+
+        return carry
 
     def run_tasks(self, names: tuple[str, ...]) -> None:
         """Runs tasks one after another. Their calls are put into one list when that is first asked for."""

@@ -126,5 +126,4 @@ _TORCH: Mapping[str, Callable[[Op], Terms]] = {
     "conv2d": _torch_conv2d,
     "conv2d_input_grad": _torch_conv2d_input_grad,
     "max_pool2d": _torch_max_pool2d,
-    "sign": lambda op: (*_flags(op), *_again(op)),
 }

@@ -162,7 +162,12 @@ def last_uses(program: BoundProgram) -> dict[Value, int]:
 
 
 def plan_storage(
-    program: BoundProgram, skip: frozenset[Value], traits: MemoryTraits, *, reuse: bool = True
+    program: BoundProgram,
+    skip: frozenset[Value],
+    traits: MemoryTraits,
+    *,
+    reuse: bool = True,
+    lasting: frozenset[Value] = frozenset(),
 ) -> StoragePlan:
     """Places the values of ``program``.
 
@@ -170,8 +175,13 @@ def plan_storage(
         skip: values that lie elsewhere: constants and what is computed from them beforehand.
         traits: what the kernels can do.
         reuse: whether buffers are shared and operations may write onto their operands.
+        lasting: values that later runs, of a loop, read again: they live to the end. Operations that make such values
+            or lead to them come first, and are not run again; inputs live until the others begin, which loops write to.
     """
-    last = last_uses(program)
+    last = {**last_uses(program), **dict.fromkeys(lasting, len(program.ops))}
+    if lasting:
+        begin = max((index for index, op in enumerate(program.ops) if not lasting.isdisjoint(op.outputs)), default=-1)
+        last.update((value, max(last.get(value, -1), begin)) for value in program.inputs)
     views: dict[Value, Strided] = {value: contiguous(value) for value in program.inputs}
     lifetimes: dict[Value, tuple[int, int]] = {value: (-1, last.get(value, -1)) for value in program.inputs}
     kernel_made: set[Value] = set()
