@@ -160,7 +160,7 @@ def _folded(conv: Convolution) -> Into:
 
 
 def _targets(conv: Convolution, axis: int) -> list[tuple[slice, slice]]:
-    """For each place in the kernel, the positions whose window has an element of the image there, and these elements."""
+    """For each place in the kernel, the positions whose window has an element of the image there, and which one."""
     stride, before, extent = conv.stride[axis], conv.padding[axis], conv.size[axis]
     found = []
     for place in range(conv.kernel[axis]):
