@@ -44,11 +44,11 @@ def _again(op: Op, sizes: Sizes) -> int:
 
 
 def _numpy_conv2d(op: Op, sizes: Sizes) -> int:
-    """The padded input, with the windows as a matrix, or with one more output before its axes are in order."""
+    """The padded input, with a group's windows as a matrix, or with the groups' outputs apart and then side by side."""
     conv = Convolution.of(op, sizes)
     padded = conv.channels * prod(conv.padded)
     out = conv.outputs * prod(conv.positions)
-    return conv.images * (padded + max(conv.windows // conv.groups, out)) * conv.dtype.itemsize
+    return conv.images * (padded + max(conv.windows // conv.groups, 2 * out)) * conv.dtype.itemsize
 
 
 def _numpy_conv2d_input_grad(op: Op, sizes: Sizes) -> int:
