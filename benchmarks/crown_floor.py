@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 
 import boundflow_core as bf
+from boundflow_core.executors.convolution import Convolution
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.program import Op
 from boundflow_core.planner.cacheplan import Stage
@@ -121,10 +122,18 @@ def candidates(op: Op) -> list[Callable[[], Any]]:
             calls.append(partial(F.conv2d, padded, w, **options))
         return calls
     if op.name == "conv2d_input_grad":
-        return [
+        calls = [
             partial(F.conv_transpose2d, x, w, padding=(min(top, bottom), min(left, right)), **options),
             partial(F.conv_transpose2d, x, w, **options),
         ]
+        inner = Convolution.of(op, {}).subpixel
+        if options["groups"] == 1 and min(inner.padding) >= 0:
+            # As a convolution of stride 1, without bringing its channels to their places.
+            weight = torch.rand(inner.outputs, inner.channels, *inner.kernel)
+            top, left, bottom, right = inner.padding
+            calls.append(partial(F.conv2d, x, weight, padding=(max(top, bottom), max(left, right))))
+            calls.append(partial(F.conv2d, F.pad(x, (left, right, top, bottom)), weight))
+        return calls
     weight = x.new_empty(1).expand(w.shape[1], x.shape[1] // options["groups"], *op.attrs["kernel_size"])
     padded = F.pad(x, (left, right, top, bottom))
     backward = torch.ops.aten.convolution_backward

@@ -47,14 +47,6 @@ def boundflow_register_executors() -> list[Executor]:
             traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
             exact=True,
-            passes=(
-                Pass(
-                    "strided-adjoints",
-                    "adjoints of strided convolutions onto few channels, in float32, as convolutions of stride 1",
-                    rank=50,
-                    run=_pass("boundflow_core.planner.subpixel", "strided_adjoints"),
-                ),
-            ),
         ),
     ]
 

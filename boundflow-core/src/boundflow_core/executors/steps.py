@@ -48,8 +48,8 @@ class Backend(Protocol):
     def clone(self, array: Any) -> Any:
         """A contiguous copy that the caller owns."""
 
-    def kernel(self, op: Op) -> Kernel:
-        """``kernel(*inputs, out=None) -> output`` of a primitive.
+    def kernel(self, op: Op, fixed: Mapping[int, Any]) -> Kernel:
+        """``kernel(*inputs, out=None) -> output`` of a primitive, whose inputs at these places are always these arrays.
 
         It writes into ``out`` where the executor's traits say so, and otherwise never gets one.
         """
@@ -110,7 +110,7 @@ class StepSession:
         read = set(program.outputs.values())
         for op in program.ops:
             if known.issuperset(op.inputs):
-                self._slots[self._target(op)] = self._kernel(op, bound_ops)(
+                self._slots[self._target(op)] = self._kernel(op, bound_ops, set())(
                     *(self._slots[s] for s in self._sources(op))
                 )
                 known.update(op.outputs)
@@ -135,7 +135,7 @@ class StepSession:
             for op in task.ops:
                 if op.outputs[0] in known:
                     continue
-                calls.extend(self._calls(plan, op, self._kernel(op, bound_ops), known))
+                calls.extend(self._calls(plan, op, self._kernel(op, bound_ops, known), known))
                 if position[op] in dead:
                     calls.append(_forget(self._slots, dead[position[op]]))
             tasks[task.name] = tuple(calls)
@@ -163,10 +163,11 @@ class StepSession:
         """Whether a kernel allocates ``value``, or what it is a view of."""
         return value in storage.home and not storage.buffers[storage.home[value]].planned
 
-    def _kernel(self, op: Op, bound_ops: Mapping[Op, Op]) -> Kernel:
+    def _kernel(self, op: Op, bound_ops: Mapping[Op, Op], known: set[Value]) -> Kernel:
         if len(op.outputs) != 1:
             raise IRError(f"{op.name} has {len(op.outputs)} outputs; executors by steps take primitives")
-        return self._backend.kernel(bound_ops[op])
+        fixed = {at: self._slots[self._number[value]] for at, value in enumerate(op.inputs) if value in known}
+        return self._backend.kernel(bound_ops[op], fixed)
 
     def _sources(self, op: Op) -> list[int]:
         return [self._number[value] for value in op.inputs]
