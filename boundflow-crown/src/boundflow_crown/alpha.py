@@ -1,45 +1,38 @@
 """The method ``alpha-crown``: lower slopes of undecided neurons optimised, row by row, by projected gradient steps.
 
 Any slope in [0, 1] gives a sound bound, so every step's bounds hold and the best of all steps is kept. The first step
-takes the slopes of ``crown``. One step is one program: the bounds, their gradient in the slopes, and the update. Xu et
-al., Fast and Complete: Enabling Complete Neural Network Verification with Rapid and Massively Parallel Incomplete
+takes the slopes of ``crown``. One step is one program: the bounds, their gradient in the slopes, and the update. The
+slopes are those of the walk from the output, or also those of walks that bound neurons inside (:mod:`.optimized`). Xu
+et al., Fast and Complete: Enabling Complete Neural Network Verification with Rapid and Massively Parallel Incomplete
 Verifiers, 2021, section 3.1; Adam by Kingma and Ba, 2015.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from boundflow_core.derivative import gradient_program
 from boundflow_core.extension import SpecRows
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.primal import Node, PrimalGraph
+from boundflow_core.ir.primal import Node
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import SymDim
 from boundflow_core.planner.rewrite import inline
 from boundflow_core.runner import ProgramRunner
-from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
-from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, ascend, settings_of
+from boundflow_core.workshop import Progress, Recipe, Workshop
+from boundflow_crown.ascent import OPTIONS, ascend, settings_of
 from boundflow_crown.bounds import least
 from boundflow_crown.layers import inputs_of, interval_states, known_bounds
+from boundflow_crown.optimized import job_of, optimized
 from boundflow_crown.options import check_choices
-from boundflow_crown.output import both_sides, intersected, output_start
+from boundflow_crown.output import both_sides, intersected, output_front, output_start
 from boundflow_crown.recipe import crown, inside
 from boundflow_crown.relax import RELAXATIONS
 from boundflow_crown.relax.piecewise import SLOPE_RANGES
+from boundflow_crown.slopes import SLOPES, at_rest, constants_of, has_slopes, moved, planning_of_steps
 from boundflow_interval import Interval
 
 __all__ = ["ALPHA_OPTIONS", "alpha_crown"]
-
-# The group of inputs that change from step to step.
-SLOPES = "slopes"
-
-# Adam's second moment to begin with: nothing, but no zero, since roots of numbers next to zero take much longer.
-EMPTY = 1e-30
 
 ALPHA_OPTIONS: Mapping[str, Any] = {**OPTIONS, "intermediate": "fixed"}
 
@@ -49,19 +42,23 @@ def alpha_crown(workshop: Workshop) -> Recipe:
     check_choices(workshop.options)
     settings, both = settings_of(workshop.options), both_sides(workshop)
     values = inside(workshop)
-    nodes = tuple(n for n in workshop.graph.nodes if _has_slopes(workshop.graph, n) and n.inputs[0] in values.names)
+    nodes = tuple(n for n in workshop.graph.nodes if has_slopes(workshop.graph, n) and n.inputs[0] in values.names)
     if not nodes:
         return crown(workshop)
+    main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
+    if workshop.options["intermediate"] == "optimized":
+        job = job_of(workshop, values, nodes)
+        if job.layers:
+            return optimized(job, main)
     # Rows that are mirrored cannot be cut along their number.
     begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes), cuts=("B",))
     step = ProgramRunner(
         lambda: _step_program(workshop, nodes, values.names),
-        _planning(workshop),
+        planning_of_steps(workshop),
         workshop.stats,
         cuts=("B",),
         varying=(SLOPES,),
     )
-    main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
 
     def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:
         found = values.find(inputs, None)
@@ -69,43 +66,18 @@ def alpha_crown(workshop: Workshop) -> Recipe:
         start = begin(inputs_of(begin, given))
         count = next(iter(start.values())).shape[1]
         rows = slice(count // 2 if both else count)
-        best = ascend(step, start, given, settings, rows=rows, progress=progress)
+        best, _ = ascend(step, start, given, settings, rows=rows, progress=progress)
         results = main(inputs_of(main, {**given, "least": best}))
         return {**found, **results}
 
     return Recipe(main, run, takes=values.names, others=(begin, step))
 
 
-def _has_slopes(graph: PrimalGraph, node: Node) -> bool:
-    """Whether the slope of the node's lower line can be chosen."""
-    if node.op == "leaky_relu":
-        return bool(np.all(graph.constants[node.inputs[1]].numpy() <= 1))
-    return node.op in SLOPE_RANGES
-
-
-def _planning(workshop: Workshop) -> Any:
-    """Steps are never asked for twice with the same slopes, so there is nothing to keep."""
-    assert workshop.planning is not None
-    return replace(workshop.planning, cache=None)
-
-
 # -- programs ---------------------------------------------------------------------------------------------------------
 
 
-def _front(workshop: Workshop) -> tuple[Any, Any]:
-    """Front axes of the output's rows, where both sides are wanted of their negatives too."""
-    times = 2 if both_sides(workshop) else 1
-    if workshop.spec is None:
-        outputs = 1
-        for dim in workshop.graph.output_type.shape:
-            assert isinstance(dim, int)
-            outputs *= dim
-        return REGIONS, times * outputs
-    return REGIONS, SymDim(times, ROWS.symbols)
-
-
 def _alpha_shape(workshop: Workshop, node: Node) -> tuple[Any, ...]:
-    return (*_front(workshop), *node.type.shape)
+    return (*output_front(workshop), *node.type.shape)
 
 
 def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> dict[str, Value]:
@@ -115,21 +87,15 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
     out: dict[str, Value] = {}
     for node in nodes:
         with b.origin(node.name):
-            constants = _constants(workshop, b, node)
+            constants = constants_of(b, workshop.graph, node)
             lines = RELAXATIONS[node.op](b, states[node.inputs[0]], node.attrs, constants, workshop.options)
             slope = lines.lower_slope
             shape = _alpha_shape(workshop, node)
             rows = b.reshape(slope, (slope.shape[0], 1, *slope.shape[1:]))
-            out[f"alpha:{node.name}"] = b.broadcast(rows, shape)
-            out[f"first:{node.name}"] = b.broadcast(b.constant(0.0), shape)
-            out[f"second:{node.name}"] = b.broadcast(b.constant(EMPTY), shape)
+            out |= at_rest(b, f":{node.name}", b.broadcast(rows, shape))
     if spec is not None:  # the number of rows is read off the specification
         out["C"] = spec.C
     return out
-
-
-def _constants(workshop: Workshop, b: Builder, node: Node) -> tuple[Value, ...]:
-    return tuple(b.constant(workshop.graph.constants[name]) for name in node.inputs[1:])
 
 
 def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
@@ -151,7 +117,7 @@ def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[st
             start,
             states,
             workshop.options,
-            slopes,
+            lambda ctx: slopes.get(ctx.node.name),
             both=both_sides(workshop),
         )
         return {"least": found}
@@ -175,18 +141,15 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
         for node in nodes:
             operand = node.inputs[0]
             bounds = Interval(given[f"lower:{operand}"], given[f"upper:{operand}"])
-            allowed = SLOPE_RANGES[node.op](b, bounds, _constants(workshop, b, node))
+            allowed = SLOPE_RANGES[node.op](b, bounds, constants_of(b, workshop.graph, node))
             low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (allowed.lower, allowed.upper))
             given[f"alpha:{node.name}"] = b.minimum(b.maximum(given[f"alpha:{node.name}"], low), high)
         found = inline(b, gradient, given)
         rate, tiny = b.input("rate", (), group=SLOPES), b.input("tiny", (), group=SLOPES)
         out = {"least": found["least"]}
         for node in nodes:
-            alpha, grad = given[f"alpha:{node.name}"], found[f"grad:alpha:{node.name}"]
-            first = b.input(f"first:{node.name}", alpha.shape, group=SLOPES) * BETA1 + grad
-            second = b.input(f"second:{node.name}", alpha.shape, group=SLOPES) * BETA2 + grad * grad
-            out[f"alpha:{node.name}"] = alpha + first * rate / (b.sqrt(second) + tiny)
-            out[f"first:{node.name}"], out[f"second:{node.name}"] = first, second
+            key = f":{node.name}"
+            out |= moved(b, key, given[f"alpha{key}"], found[f"grad:alpha{key}"], rate, tiny)
         return out
 
     return workshop.write("alpha step", write)
@@ -198,7 +161,7 @@ def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> M
     states: Mapping[str, Interval] = interval_states(workshop, b, known) if workshop.options["intersect"] else known
     spec: SpecRows | None = workshop.spec_rows(b)
     start = output_start(b, workshop.graph, spec, region.lower.shape[0])
-    found = b.input("least", _front(workshop), group=SLOPES)
+    found = b.input("least", output_front(workshop), group=SLOPES)
     if not both_sides(workshop):
         return intersected(workshop, b, spec, states, found, None)
     lower, negated = start.layout.halves(found)
