@@ -177,7 +177,8 @@ def _check_memory(job: Job, step: ProgramRunner, rooms: Mapping[str, int], given
 
 def _flat(b: Builder, layer: Layer, bounds: Interval) -> Interval:
     """Bounds [1, *value] as [n]."""
-    return Interval(*(b.reshape(side, (layer.neurons,)) for side in (bounds.lower, bounds.upper)))
+    lower, upper = (b.reshape(side, (layer.neurons,)) for side in (bounds.lower, bounds.upper))
+    return Interval(lower, upper)
 
 
 def _walk_from(
