@@ -73,6 +73,23 @@ class Bounder:
             done += count
         return np.concatenate(found)
 
+    def inside(self, lower: Array, upper: Array, rows: Rows) -> dict[str, tuple[Array, Array]]:
+        """Bounds [B, *value] of the values inside of the network that the method finds on its way, by name.
+
+        Raises:
+            OutOfTime: the time is up.
+        """
+        found: list[dict[str, tuple[Array, Array]]] = []
+        for number in range(len(lower)):
+            self._clock.check()
+            one = slice(number, number + 1)
+            bounds = self._run(bf.Box(lower[one], upper[one]), rows.spec)
+            found.append({name: (np.asarray(low), np.asarray(up)) for name, (low, up) in bounds.intermediate.items()})
+        return {
+            name: (np.concatenate([part[name][0] for part in found]), np.concatenate([part[name][1] for part in found]))
+            for name in found[0]
+        }
+
     def _batch(self, lower: Array, upper: Array, rows: Rows) -> Array:
         count, size = len(lower), batch_size(len(lower))
         more = np.minimum(np.arange(size), count - 1)

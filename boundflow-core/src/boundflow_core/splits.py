@@ -54,7 +54,7 @@ class SplitState:
     def depth(self) -> Array:
         """How many assumptions there are, [B]."""
         counts = [np.count_nonzero(signs.reshape(len(signs), -1), axis=1) for signs in self.signs.values()]
-        return np.sum(counts, axis=0)
+        return np.asarray(np.sum(counts, axis=0))
 
     def clip(self, name: str, lower: Array, upper: Array) -> tuple[Array, Array]:
         """Bounds [B or 1, *value] of the value ``name`` within what is assumed; they cross where nothing is left.

@@ -1,0 +1,97 @@
+"""The boxes and rows that subproblems of a search share, and the bounds inside of the network on each box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundflow_bab.neurons import Neurons
+from boundflow_bab.problem import Rows
+from boundflow_crown import Subproblems
+
+__all__ = ["Roots"]
+
+Array = NDArray[Any]
+Bounds = Mapping[str, tuple[Array, Array]]
+
+# find(lower, upper) -> bounds [B, *value] by name
+Find = Callable[[Array, Array], Bounds]
+
+
+@dataclass
+class Roots:
+    """Boxes ``lower``, ``upper`` [b, *input] float64 and the rows of groups.
+
+    Attributes:
+        C, offset: [G, S, n] and [G, S]; rows of groups that have less are repeated.
+        bounds: in float32, of values inside of the network on the boxes [b, *value].
+        find_exact: gives such bounds that hold in exact arithmetic; None: nothing is confirmed.
+    """
+
+    lower: Array
+    upper: Array
+    C: Array
+    offset: Array
+    bounds: Bounds
+    find_exact: Find | None
+
+    def __post_init__(self) -> None:
+        self._exact: Bounds | None = None
+
+    @staticmethod
+    def of(lower: Array, upper: Array, rows: Rows, find: Find, find_exact: Find | None) -> Roots:
+        ends = [*rows.starts[1:], len(rows.offset)]
+        most = max(end - start for start, end in zip(rows.starts, ends, strict=True))
+        numbers = np.array(
+            [np.minimum(np.arange(start, start + most), end - 1) for start, end in zip(rows.starts, ends, strict=True)]
+        )
+        return Roots(lower, upper, rows.C[numbers], rows.offset[numbers], find(lower, upper), find_exact)
+
+    @property
+    def exact(self) -> Bounds:
+        """Bounds that hold in exact arithmetic, found when they are first asked for."""
+        if self._exact is None:
+            assert self.find_exact is not None
+            self._exact = self.find_exact(self.lower, self.upper)
+        return self._exact
+
+    def problems(
+        self,
+        neurons: Neurons,
+        box: Array,
+        group: Array,
+        signs: Array,
+        unit: Mapping[str, Array],
+        alpha: Array,
+        beta: Array,
+        *,
+        exact: bool = False,
+    ) -> Subproblems:
+        """Subproblems on the boxes numbered ``box`` [B] with the rows of the groups ``group`` [B].
+
+        Args:
+            signs, alpha, beta: of the neurons, [B, N], [B, S, N] and [B, S, N].
+            unit: of multipliers, by value, [B].
+        """
+        known = self.exact if exact else self.bounds
+        if len(self.lower) == 1:  # a view is enough
+            bounds = {n: tuple(np.broadcast_to(x, (len(box), *x.shape[1:])) for x in pair) for n, pair in known.items()}
+        else:
+            bounds = {n: tuple(x[box] for x in pair) for n, pair in known.items()}
+        # Of other neurons slopes are those of the function, as crown would take them in the box.
+        rest = {n: (known[n][0] + known[n][1] > 0)[box][:, None] for n in neurons.shapes}
+        return Subproblems(
+            self.lower[box],
+            self.upper[box],
+            self.C[group],
+            self.offset[group],
+            bounds,  # type: ignore[arg-type]
+            neurons.split(signs),
+            unit,
+            neurons.spread(alpha, rest),
+            neurons.spread(beta),
+        )
