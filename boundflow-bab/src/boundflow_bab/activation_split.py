@@ -14,7 +14,8 @@ from boundflow_bab.attack import Attack
 from boundflow_bab.bounds import batch_size
 from boundflow_bab.branching import candidates, gains
 from boundflow_bab.clock import Clock
-from boundflow_bab.frontier import Frontier, Leaves, joined
+from boundflow_bab.frontier import Boxes, Frontier, Leaves, joined
+from boundflow_bab.input_split import MOST_INPUTS, halvable, halves
 from boundflow_bab.neurons import Neurons, bias_of
 from boundflow_bab.problem import Part
 from boundflow_bab.roots import Roots
@@ -32,6 +33,8 @@ Array = NDArray[Any]
 LARGEST = 6e4
 # Leaves that wait for confirmation meanwhile.
 CONFIRMED_AT_ONCE = 256
+# The share of the time of a search that goes into further attacks.
+ATTACK_SHARE = 0.1
 # A batch should not take much longer, in seconds.
 RUN_SECONDS = 1.0
 LARGEST_BATCH = 1024
@@ -94,6 +97,7 @@ class ActivationSearch:
         rows, size = self.roots.offset.shape[1], sum(int(np.prod(shape)) for shape in self.quick.values.values())
         self.batch = max(min(batch_size(FIRST_NEURONS // max(rows * size, 1)) // 2, 64), 1)
         self._unit: dict[str, Array] = {}
+        self._attacking = 0.1  # the first attack has been before the search
         self.frontier = Frontier(self._start()[:0])
 
     def _start(self) -> Leaves:
@@ -140,7 +144,27 @@ class ActivationSearch:
             if self._waiting and (not len(self.frontier) or sum(map(len, self._waiting)) >= CONFIRMED_AT_ONCE):
                 self._confirm()
             self.observe(self)
+            found = self._attacked()
+            if found is not None:
+                return found
         return None
+
+    def _attacked(self) -> Counterexample | None:
+        """A counterexample in the boxes, if it is time for another attack and it succeeds."""
+        spent = self.clock.seconds
+        worked = spent.get("search", 0.0) + spent.get("branching", 0.0)
+        if not len(self.frontier) or worked * ATTACK_SHARE < self._attacking:
+            return None
+        started = time.perf_counter()
+        held = self.frontier.held
+        boxes, groups = np.unique(held.box), np.unique(held.group)
+        boxes = boxes[: self.attack.schedule.batch]
+        part = Part(self.roots.lower[boxes], self.roots.upper[boxes], self.part.rows.select(groups))
+        starts = max(self.attack.schedule.batch // (len(boxes) * len(groups)), 1)
+        with self.clock.phase("attack"):
+            found = self.attack.on_part(part, starts)
+        self._attacking += time.perf_counter() - started
+        return found
 
     # -- bounding -----------------------------------------------------------------------------------------------------
 
@@ -236,12 +260,34 @@ class ActivationSearch:
         if not chosen.shape[1]:
             chosen = np.full((count, 1), -1)
         fine = chosen[:, 0] >= 0
-        self.stuck += int((~fine).sum())
+        whole = self._halved(parents[~fine]) if not fine.all() else parents[:0]
         parents, chosen = parents[fine], chosen[fine]
         if not len(parents):
-            return parents
+            return whole
         best = self._looked_at(parents, chosen) if chosen.shape[1] > 1 else chosen[:, 0]
-        return joined(_child(parents, best, ACTIVE), _child(parents, best, INACTIVE))
+        return joined(_child(parents, best, ACTIVE), _child(parents, best, INACTIVE), whole)
+
+    def _halved(self, parents: Leaves) -> Leaves:
+        """Halves of the boxes of ``parents`` that are open in few directions, for where no neuron is left to split.
+
+        The network is linear there, but which of several rows is positive may depend on the place, and multipliers may
+        be far from the best.
+        """
+        boxes = Boxes(parents.bound, self.roots.lower[parents.box], self.roots.upper[parents.box])
+        width = (boxes.upper - boxes.lower).reshape(len(boxes), -1)
+        few = (width > 0).sum(axis=1) <= MOST_INPUTS
+        axis = width.argmax(axis=1)
+        numbers = np.flatnonzero(few & halvable(boxes, axis))
+        self.stuck += len(parents) - len(numbers)
+        if not len(numbers):
+            return parents[:0]
+        left, right, _ = halves(boxes[numbers], axis[numbers])
+        first = len(self.roots.lower)
+        parents = parents[numbers]
+        sides = joined(left, right)
+        self.roots.add(sides.lower, sides.upper, np.concatenate([parents.box] * 2))
+        both = joined(parents, parents)
+        return replace(both, box=first + np.arange(len(both)))
 
     def _looked_at(self, parents: Leaves, chosen: Array) -> Array:
         """The one [B] of the neurons ``chosen`` [B, k] whose split brings most at once."""

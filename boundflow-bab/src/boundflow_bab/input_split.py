@@ -16,9 +16,12 @@ from boundflow_bab.frontier import Boxes, Frontier, joined
 from boundflow_bab.problem import Part
 from boundflow_bab.verdict import Counterexample
 
-__all__ = ["Search", "halves"]
+__all__ = ["MOST_INPUTS", "Search", "halvable", "halves"]
 
 Array = NDArray[Any]
+
+# Boxes open in more directions are not halved: each halving of one of many hardly tightens anything.
+MOST_INPUTS = 64
 
 # The share of a box's average slope that counts for directions in which the network is flat in the middle.
 FLAT = 0.1
@@ -133,6 +136,14 @@ class Search:
             self.frontier.add(right)
 
 
+def halvable(boxes: Boxes, axis: Array) -> Array:
+    """Whether there is a number between the ends of each box along the flat input number ``axis`` [B]."""
+    number = np.arange(len(boxes))
+    low, high = (side.reshape(len(boxes), -1)[number, axis] for side in (boxes.lower, boxes.upper))
+    middle = low + (high - low) / 2
+    return np.asarray((low < middle) & (middle < high))
+
+
 def halves(boxes: Boxes, axis: Array) -> tuple[Boxes, Boxes, int]:
     """Both halves of each box along the flat input number ``axis`` [B], and how many could not be halved.
 
@@ -142,7 +153,7 @@ def halves(boxes: Boxes, axis: Array) -> tuple[Boxes, Boxes, int]:
     lower, upper = boxes.lower.reshape(len(boxes), -1), boxes.upper.reshape(len(boxes), -1)
     low, high = lower[number, axis], upper[number, axis]
     middle = low + (high - low) / 2
-    able = (low < middle) & (middle < high)
+    able = halvable(boxes, axis)
     left_upper, right_lower = upper.copy(), lower.copy()
     left_upper[number, axis] = middle
     right_lower[number, axis] = middle

@@ -29,7 +29,7 @@ class Roots:
     Attributes:
         C, offset: [G, S, n] and [G, S]; rows of groups that have less are repeated.
         bounds: in float32, of values inside of the network on the boxes [b, *value].
-        find_exact: gives such bounds that hold in exact arithmetic; None: nothing is confirmed.
+        find, find_exact: give such bounds, and some that hold in exact arithmetic; None: nothing is confirmed.
     """
 
     lower: Array
@@ -37,6 +37,7 @@ class Roots:
     C: Array
     offset: Array
     bounds: Bounds
+    find: Find
     find_exact: Find | None
 
     def __post_init__(self) -> None:
@@ -49,15 +50,28 @@ class Roots:
         numbers = np.array(
             [np.minimum(np.arange(start, start + most), end - 1) for start, end in zip(rows.starts, ends, strict=True)]
         )
-        return Roots(lower, upper, rows.C[numbers], rows.offset[numbers], find(lower, upper), find_exact)
+        return Roots(lower, upper, rows.C[numbers], rows.offset[numbers], find(lower, upper), find, find_exact)
 
     @property
     def exact(self) -> Bounds:
         """Bounds that hold in exact arithmetic, found when they are first asked for."""
-        if self._exact is None:
-            assert self.find_exact is not None
-            self._exact = self.find_exact(self.lower, self.upper)
+        assert self.find_exact is not None
+        known = 0 if self._exact is None else len(next(iter(self._exact.values()))[0])
+        if known < len(self.lower):
+            more = self.find_exact(self.lower[known:], self.upper[known:])
+            self._exact = more if self._exact is None else _joined(self._exact, more)
+        assert self._exact is not None
         return self._exact
+
+    def add(self, lower: Array, upper: Array, parent: Array) -> None:
+        """More boxes [k, *input], parts of those numbered ``parent`` [k]."""
+        self.lower, self.upper = np.concatenate([self.lower, lower]), np.concatenate([self.upper, upper])
+        found = self.find(lower, upper)
+        tighter = {
+            name: (np.maximum(low, self.bounds[name][0][parent]), np.minimum(high, self.bounds[name][1][parent]))
+            for name, (low, high) in found.items()
+        }
+        self.bounds = _joined(self.bounds, tighter)
 
     def problems(
         self,
@@ -95,3 +109,10 @@ class Roots:
             neurons.spread(alpha, rest),
             neurons.spread(beta),
         )
+
+
+def _joined(one: Bounds, other: Bounds) -> Bounds:
+    return {
+        name: (np.concatenate([low, other[name][0]]), np.concatenate([high, other[name][1]]))
+        for name, (low, high) in one.items()
+    }

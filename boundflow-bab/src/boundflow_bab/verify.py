@@ -14,7 +14,7 @@ from boundflow_bab.activation_split import EFFORT, ActivationSearch, Effort
 from boundflow_bab.attack import Attack, Margins
 from boundflow_bab.bounds import Bounder
 from boundflow_bab.clock import Clock, OutOfTime
-from boundflow_bab.input_split import Search
+from boundflow_bab.input_split import MOST_INPUTS, Search
 from boundflow_bab.problem import Part, parts_of
 from boundflow_bab.roots import Roots
 from boundflow_bab.verdict import Counterexample, Report, Verdict
@@ -31,9 +31,8 @@ __all__ = ["Options", "verify"]
 
 Array = NDArray[Any]
 
-# Boxes of at most so many open directions are halved; of more, neurons are split. Where no neuron can be split, boxes
-# of at most so many directions are halved: each halving of one of many hardly tightens anything.
-FEW_INPUTS, MOST_INPUTS = 10, 64
+# Boxes of at most so many open directions are halved; of more, neurons are split where there are such that can be.
+FEW_INPUTS = 10
 
 SPLITS = ("auto", "input", "activation")
 
