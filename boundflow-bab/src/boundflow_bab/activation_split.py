@@ -57,7 +57,7 @@ class Effort:
 
     root: Settings = ROOT
     child: Settings = CHILD
-    beta_rate: float = 0.1
+    beta_rate: float = 0.6
     candidates: int = 3
 
 
