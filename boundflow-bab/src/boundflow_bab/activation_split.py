@@ -19,6 +19,7 @@ from boundflow_bab.input_split import MOST_INPUTS, halvable, halves
 from boundflow_bab.neurons import Neurons, bias_of
 from boundflow_bab.problem import Part
 from boundflow_bab.roots import Roots
+from boundflow_bab.tighten import outward32, tightened
 from boundflow_bab.verdict import Counterexample
 from boundflow_core.extension import Branching, BranchingView
 from boundflow_core.ir.primal import PrimalGraph
@@ -53,12 +54,14 @@ class Effort:
         child: how, after a split, starting from what the parent had.
         beta_rate: the size of a step of multipliers, in the unit of the coefficients of their value's rows.
         candidates: neurons whose splits are looked at before one is chosen; 1: the best by score.
+        tighten: the share of the time left that may go into tighter bounds inside of the network before any split.
     """
 
     root: Settings = ROOT
     child: Settings = CHILD
     beta_rate: float = 0.6
     candidates: int = 3
+    tighten: float = 0.2
 
 
 EFFORT = Effort()
@@ -125,7 +128,34 @@ class ActivationSearch:
             self._measure(start)
             self._settle(self._bound(start, self.effort.root))
         self._confirm()
+        if len(self.frontier) and len(self.part.lower) == 1 and self.effort.tighten > 0:
+            with self.clock.phase("tighten"):
+                self._tighten()
+            left = self._start()[np.unique(self.frontier.held.group)]
+            self.frontier = Frontier(left[:0])
+            with self.clock.phase("alpha-crown"):
+                self._settle(self._bound(left, self.effort.root))
+            self._confirm()
         self.observe(self)
+
+    def _tighten(self) -> None:
+        """Tighter bounds of the box, which other neurons may be undecided in."""
+        known = self.roots.bounds if self.exact is None else self.roots.exact
+        known = {name: known[name] for name in self.quick.needed}
+        seconds = self.effort.tighten * min(self.clock.left, 1e3)
+        found = tightened(
+            self.quick.graph,
+            self.quick.executor,
+            self.part.lower,
+            self.part.upper,
+            known,
+            self.clock,
+            seconds,
+            exact=self.exact is not None,
+        )
+        self.roots.tighten(outward32(found), None if self.exact is None else found)
+        self.neurons = Neurons.undecided(self.quick.values, self.roots.bounds)
+        self._bias = bias_of(self.graph, self.neurons)
 
     def run(self) -> Counterexample | None:
         """Searches until every subproblem is closed or stuck, or a counterexample is found.

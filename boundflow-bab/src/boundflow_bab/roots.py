@@ -63,6 +63,10 @@ class Roots:
         assert self._exact is not None
         return self._exact
 
+    def tighten(self, bounds: Bounds, exact: Bounds | None) -> None:
+        """Takes other bounds of the boxes; ``exact`` ones hold in exact arithmetic."""
+        self.bounds, self._exact = bounds, exact
+
     def add(self, lower: Array, upper: Array, parent: Array) -> None:
         """More boxes [k, *input], parts of those numbered ``parent`` [k]."""
         self.lower, self.upper = np.concatenate([self.lower, lower]), np.concatenate([self.upper, upper])

@@ -75,6 +75,7 @@ class BetaCrown:
         exact: float64, and :meth:`bounds` moved outwards by all that rounding may have done.
 
     Attributes:
+        graph: the network in operators that have rules, whose names bounds go by.
         values: shapes of the values that can be split, by name, in the order of the network.
         needed: names of the values whose bounds must be handed in.
 
@@ -89,7 +90,7 @@ class BetaCrown:
         plugins = registry()
         method = plugins.method("crown")
         self.dtype = DType.FLOAT64 if exact else DType.FLOAT32
-        self.exact, self.stats = exact, stats or RunStats()
+        self.exact, self.executor, self.stats = exact, executor, stats or RunStats()
         planning = Planning(
             choose_executor(plugins, executor, differentiable=False, outward=exact),
             tuple(plugins.passes.values()),
@@ -107,6 +108,7 @@ class BetaCrown:
             stats=self.stats,
         )
         programs = beta_programs(workshop)
+        self.graph = workshop.graph
         self.needed = programs.names
         self.values = {name: concrete_shape(workshop.graph.type_of(name).shape, {}) for name in programs.values}
         self._start = workshop.runner("beta start", programs.start, cuts=("B",))
