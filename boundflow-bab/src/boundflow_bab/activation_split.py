@@ -101,7 +101,9 @@ class ActivationSearch:
         self.batch = max(min(batch_size(FIRST_NEURONS // max(rows * size, 1)) // 2, 64), 1)
         self._unit: dict[str, Array] = {}
         self._attacking = 0.1  # the first attack has been before the search
-        self.frontier = Frontier(self._start()[:0])
+        start = self._start()
+        self.frontier = Frontier(start[:0])
+        self._unbounded = len(start)
 
     def _start(self) -> Leaves:
         """Each box with each group; slopes as crown takes them."""
@@ -115,7 +117,7 @@ class ActivationSearch:
     @property
     def open(self) -> int:
         """Subproblems that are not shown to be safe."""
-        return len(self.frontier) + sum(map(len, self._waiting)) + self.stuck
+        return len(self.frontier) + sum(map(len, self._waiting)) + self.stuck + self._unbounded
 
     def root(self) -> None:
         """Bounds without any split; what these do not show waits to be split.
@@ -127,14 +129,16 @@ class ActivationSearch:
         with self.clock.phase("alpha-crown"):
             self._measure(start)
             self._settle(self._bound(start, self.effort.root))
+            self._unbounded = 0
         self._confirm()
         if len(self.frontier) and len(self.part.lower) == 1 and self.effort.tighten > 0:
             with self.clock.phase("tighten"):
                 self._tighten()
             left = self._start()[np.unique(self.frontier.held.group)]
-            self.frontier = Frontier(left[:0])
+            self.frontier, self._unbounded = Frontier(left[:0]), len(left)
             with self.clock.phase("alpha-crown"):
                 self._settle(self._bound(left, self.effort.root))
+                self._unbounded = 0
             self._confirm()
         self.observe(self)
 
