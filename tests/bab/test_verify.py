@@ -52,6 +52,26 @@ def test_verdicts_equal_exact_enumeration(seed, shift, rows):
         assert report.verdict is not Verdict.VERIFIED or true + 0 >= true - 1e-9
 
 
+def test_verdicts_of_activation_splits_equal_exact_enumeration():
+    """Boxes so wide that most neurons are undecided and most properties need a search."""
+    searched = 0
+    for seed in range(12):
+        numbers = np.random.default_rng(seed)
+        layers = random_layers(numbers, int(numbers.integers(2, 4)), (4, 4), 2)
+        inputs = layers[0][0].shape[1]
+        lower = np.round(numbers.normal(size=inputs) * 8) / 8 - 1.5
+        upper = lower + 3
+        C = np.round(numbers.normal(size=(1, 2)) * 8) / 8
+        shift = (0.02, -0.02, 0.2)[seed % 3]
+        d = shift - least_margin(layers, lower, upper, C, np.zeros(1))
+        prop = prop_of(lower, upper, LinearConstraints(C, np.atleast_1d(d)), n_out=2)
+        starts = (0, 0) if seed % 2 else (2, 2)  # without them attacks on the way must find what there is
+        report = verify(network(layers), prop, replace(OPTIONS, split="activation", starts=starts))
+        assert report.verdict is (Verdict.VERIFIED if shift > 0 else Verdict.FALSIFIED), (seed, report)
+        searched += report.subproblems > 1
+    assert searched > 6
+
+
 def tent():
     """|x|-like: two hidden neurons; the least value over [-1, 1] is 0 at 0."""
     return network([(np.array([[1.0], [-1.0]]), np.zeros(2)), (np.array([[1.0, 1.0]]), np.zeros(1))])

@@ -13,7 +13,17 @@ import pytest
 from importlib_metadata import EntryPoint
 
 from boundflow_core.errors import BoundFlowError, PluginError, UnknownNameError
-from boundflow_core.extension import Command, Domain, Executor, Frontend, Method, OpRule, Pass, PropertyReader
+from boundflow_core.extension import (
+    Branching,
+    Command,
+    Domain,
+    Executor,
+    Frontend,
+    Method,
+    OpRule,
+    Pass,
+    PropertyReader,
+)
 from boundflow_core.ir.program import Composite
 from boundflow_core.plugins import BOUNDFLOW_API, PluginRecord, Registry, hookimpl, hookspecs, manager
 from boundflow_core.plugins.catalogue import KNOWN_DISTRIBUTIONS
@@ -120,6 +130,7 @@ def test_everything_that_a_plugin_brings_is_registered() -> None:
         "passes": Pass("s", "", 0, nothing),
         "primitives": Composite("c", "", nothing),
         "commands": Command("x", "", nothing),
+        "branching": Branching("h", "", nothing),
     }
     assert things.keys() == TYPES.keys()
     registry = made(plugin("a", **{kind: [thing] for kind, thing in things.items()}))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BallValues",
+    "Branching",
+    "BranchingView",
     "Command",
     "Domain",
     "Executor",
@@ -253,6 +255,36 @@ class Pass:
     rank: int
     run: Callable[[BoundProgram], BoundProgram]
     stage: str = "primitives"
+
+
+@dataclass(frozen=True, eq=False)
+class BranchingView:
+    """What a branching heuristic sees of a batch of subproblems: the N neurons that are undecided in some of them.
+
+    Attributes:
+        lower, upper: bounds [B, N] of the values before the activation, within what is assumed.
+        rows: coefficients [B, S, N] of the lower bounds on the values after the activation.
+        bias: [N], what the operator before the activation adds; 0 where it adds nothing.
+    """
+
+    lower: Any
+    upper: Any
+    rows: Any
+    bias: Any
+
+
+@dataclass(frozen=True)
+class Branching:
+    """A heuristic that says which neurons to split.
+
+    Attributes:
+        score: ``score(view) -> [B, N]``: the larger, the more a split should help. Those that cannot be split are left
+            out afterwards.
+    """
+
+    name: str
+    doc: str
+    score: Callable[[BranchingView], Any]
 
 
 @dataclass(frozen=True)

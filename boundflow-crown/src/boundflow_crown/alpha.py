@@ -33,7 +33,7 @@ from boundflow_crown.relax import RELAXATIONS
 from boundflow_crown.relax.piecewise import SLOPE_RANGES
 from boundflow_interval import Interval
 
-__all__ = ["ALPHA_OPTIONS", "alpha_crown"]
+__all__ = ["ALPHA_OPTIONS", "EMPTY", "SLOPES", "allowed", "alpha_crown", "constants_of", "has_slopes", "updated"]
 
 # The group of inputs that change from step to step.
 SLOPES = "slopes"
@@ -49,7 +49,7 @@ def alpha_crown(workshop: Workshop) -> Recipe:
     check_choices(workshop.options)
     settings, both = settings_of(workshop.options), both_sides(workshop)
     values = inside(workshop)
-    nodes = tuple(n for n in workshop.graph.nodes if _has_slopes(workshop.graph, n) and n.inputs[0] in values.names)
+    nodes = tuple(n for n in workshop.graph.nodes if has_slopes(workshop.graph, n) and n.inputs[0] in values.names)
     if not nodes:
         return crown(workshop)
     # Rows that are mirrored cannot be cut along their number.
@@ -76,7 +76,7 @@ def alpha_crown(workshop: Workshop) -> Recipe:
     return Recipe(main, run, takes=values.names, others=(begin, step))
 
 
-def _has_slopes(graph: PrimalGraph, node: Node) -> bool:
+def has_slopes(graph: PrimalGraph, node: Node) -> bool:
     """Whether the slope of the node's lower line can be chosen."""
     if node.op == "leaky_relu":
         return bool(np.all(graph.constants[node.inputs[1]].numpy() <= 1))
@@ -115,20 +115,20 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
     out: dict[str, Value] = {}
     for node in nodes:
         with b.origin(node.name):
-            constants = _constants(workshop, b, node)
+            constants = constants_of(workshop, b, node)
             lines = RELAXATIONS[node.op](b, states[node.inputs[0]], node.attrs, constants, workshop.options)
             slope = lines.lower_slope
             shape = _alpha_shape(workshop, node)
             rows = b.reshape(slope, (slope.shape[0], 1, *slope.shape[1:]))
             out[f"alpha:{node.name}"] = b.broadcast(rows, shape)
-            out[f"first:{node.name}"] = b.broadcast(b.constant(0.0), shape)
-            out[f"second:{node.name}"] = b.broadcast(b.constant(EMPTY), shape)
+            out[f"alpha first:{node.name}"] = b.broadcast(b.constant(0.0), shape)
+            out[f"alpha second:{node.name}"] = b.broadcast(b.constant(EMPTY), shape)
     if spec is not None:  # the number of rows is read off the specification
         out["C"] = spec.C
     return out
 
 
-def _constants(workshop: Workshop, b: Builder, node: Node) -> tuple[Value, ...]:
+def constants_of(workshop: Workshop, b: Builder, node: Node) -> tuple[Value, ...]:
     return tuple(b.constant(workshop.graph.constants[name]) for name in node.inputs[1:])
 
 
@@ -175,21 +175,34 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
         for node in nodes:
             operand = node.inputs[0]
             bounds = Interval(given[f"lower:{operand}"], given[f"upper:{operand}"])
-            allowed = SLOPE_RANGES[node.op](b, bounds, _constants(workshop, b, node))
-            low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (allowed.lower, allowed.upper))
-            given[f"alpha:{node.name}"] = b.minimum(b.maximum(given[f"alpha:{node.name}"], low), high)
+            given[f"alpha:{node.name}"] = allowed(workshop, b, node, bounds, given[f"alpha:{node.name}"])
         found = inline(b, gradient, given)
         rate, tiny = b.input("rate", (), group=SLOPES), b.input("tiny", (), group=SLOPES)
         out = {"least": found["least"]}
         for node in nodes:
             alpha, grad = given[f"alpha:{node.name}"], found[f"grad:alpha:{node.name}"]
-            first = b.input(f"first:{node.name}", alpha.shape, group=SLOPES) * BETA1 + grad
-            second = b.input(f"second:{node.name}", alpha.shape, group=SLOPES) * BETA2 + grad * grad
-            out[f"alpha:{node.name}"] = alpha + first * rate / (b.sqrt(second) + tiny)
-            out[f"first:{node.name}"], out[f"second:{node.name}"] = first, second
+            out |= updated(b, "alpha", node.name, alpha, grad, rate, tiny)
         return out
 
     return workshop.write("alpha step", write)
+
+
+def allowed(workshop: Workshop, b: Builder, node: Node, bounds: Interval, slope: Value) -> Value:
+    """Slopes [B, S, *value] brought to the nearest that are sound for bounds [B, *value] of the node's operand."""
+    found = SLOPE_RANGES[node.op](b, bounds, constants_of(workshop, b, node))
+    low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (found.lower, found.upper))
+    return b.minimum(b.maximum(slope, low), high)
+
+
+def updated(b: Builder, kind: str, name: str, value: Value, grad: Value, rate: Value, tiny: Value) -> dict[str, Value]:
+    """``value`` after Adam's update, upwards, as ``KIND:NAME``, and its moments, ``KIND first:NAME`` and so on."""
+    first = b.input(f"{kind} first:{name}", value.shape, group=SLOPES) * BETA1 + grad
+    second = b.input(f"{kind} second:{name}", value.shape, group=SLOPES) * BETA2 + grad * grad
+    return {
+        f"{kind}:{name}": value + first * rate / (b.sqrt(second) + tiny),
+        f"{kind} first:{name}": first,
+        f"{kind} second:{name}": second,
+    }
 
 
 def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:

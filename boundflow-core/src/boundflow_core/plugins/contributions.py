@@ -14,6 +14,7 @@ import pluggy
 from boundflow_core.cache import BoundCache, CacheKey
 from boundflow_core.errors import PluginError
 from boundflow_core.extension import (
+    Branching,
     Command,
     Domain,
     Executor,
@@ -47,6 +48,7 @@ class Contribution:
     passes: tuple[Pass, ...] = ()
     primitives: tuple[Composite, ...] = ()
     commands: tuple[Command, ...] = ()
+    branching: tuple[Branching, ...] = ()
     cache_factories: tuple[Callable[[], BoundCache], ...] = ()
     cache_key_parts: tuple[Callable[[CacheKey], Iterable[str]], ...] = ()
     cache_observers: tuple[Callable[[str, CacheKey, int], None], ...] = ()
@@ -73,6 +75,7 @@ TYPES: Mapping[str, type[Any]] = MappingProxyType(
         "passes": Pass,
         "primitives": Composite,
         "commands": Command,
+        "branching": Branching,
     }
 )
 
@@ -191,6 +194,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "fused": ("a frozenset of names", lambda v: isinstance(v, frozenset)),
         "run": ("a function", callable),
         "decompose": ("a function", callable),
+        "score": ("a function", callable),
     }
 )
 
@@ -224,6 +228,7 @@ _KINDS: Mapping[type[Any], str] = MappingProxyType(
         Pass: "pass",
         Composite: "composite",
         Command: "command",
+        Branching: "branching heuristic",
     }
 )
 

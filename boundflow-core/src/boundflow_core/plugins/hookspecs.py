@@ -37,6 +37,7 @@ import pluggy
 
 from boundflow_core.cache import BoundCache, CacheKey
 from boundflow_core.extension import (
+    Branching,
     Command,
     Domain,
     Executor,
@@ -54,6 +55,7 @@ __all__ = [
     "boundflow_bound_cache",
     "boundflow_cache_event",
     "boundflow_cache_key",
+    "boundflow_register_branching",
     "boundflow_register_commands",
     "boundflow_register_domains",
     "boundflow_register_executors",
@@ -208,6 +210,20 @@ def boundflow_register_commands() -> Iterable[Command]:
         @hookimpl
         def boundflow_register_commands():
             return [Command("verify", "decide a property of a network", load)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def boundflow_register_branching() -> Iterable[Branching]:
+    """Heuristics that say which neuron to split in a search by branch and bound, for whole batches of subproblems::
+
+    def widest(view: BranchingView):
+        return np.minimum(-view.lower, view.upper)
+
+    @hookimpl
+    def boundflow_register_branching():
+        return [Branching("widest", "the neuron whose smaller side is the largest", score=widest)]
     """
     raise NotImplementedError
 

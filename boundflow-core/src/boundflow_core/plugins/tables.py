@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundflow_core.errors import PluginError, UnknownNameError
 from boundflow_core.extension import (
+    Branching,
     Command,
     Domain,
     Executor,
@@ -56,6 +57,7 @@ class Registry:
     passes: Mapping[str, Pass] = field(default_factory=_empty)
     composites: Mapping[str, Composite] = field(default_factory=_empty)
     commands: Mapping[str, Command] = field(default_factory=_empty)
+    branching: Mapping[str, Branching] = field(default_factory=_empty)
     records: tuple[PluginRecord, ...] = ()
     cache_factories: tuple[Callable[[], BoundCache], ...] = ()
     cache_key_parts: tuple[Callable[[CacheKey], Iterable[str]], ...] = ()
@@ -98,6 +100,9 @@ class Registry:
 
     def command(self, name: str) -> Command:
         return self._get("command", self.commands, name)
+
+    def branching_heuristic(self, name: str) -> Branching:
+        return self._get("branching heuristic", self.branching, name)
 
     def executor(self, name: str) -> Executor:
         return self._get("executor", self.executors, name)
@@ -155,7 +160,11 @@ class Registry:
 
     def _known(self, kind: str, name: str) -> list[str]:
         """Who is known to bring it: a plugin that was found but left out, or a distribution to install."""
-        plural = {"property reader": "property_readers", "composite": "primitives"}.get(kind, kind + "s")
+        plural = {
+            "property reader": "property_readers",
+            "composite": "primitives",
+            "branching heuristic": "branching",
+        }.get(kind, kind + "s")
         for record in self.records:
             if not record.active and name in record.brings.get(plural, ()):
                 return [f"{record.distribution} brings it, but is {record.status}"]
@@ -222,6 +231,7 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         passes=table("passes"),
         composites=table("primitives"),
         commands=table("commands"),
+        branching=table("branching"),
         records=tuple(records),
         cache_factories=joined("cache_factories"),
         cache_key_parts=joined("cache_key_parts"),
