@@ -14,9 +14,9 @@ itself, one after another; these alternate with calls for the whole batch.
 "fresh" is the time of calls on regions that were not seen before: other numbers of neurons are undecided then, so that
 programs are prepared for other sizes on the way.
 
-``--profile`` tells instead what the operations of a call cost, by kind: how often a kind ran, the bytes that its operands
-and results have, what copying as many bytes takes, its time, and its share of the time of all operations. Operations that
-only tell where elements lie cost nothing and are left out.
+``--profile`` tells instead what the operations of a call cost, by kind: how often a kind ran, the bytes that its
+operands and results have, what copying as many bytes takes, what plain torch takes (of the floor's operations), its
+time, and its share of the time of all operations. Those that only tell where elements lie cost nothing.
 """
 
 from __future__ import annotations
@@ -311,15 +311,15 @@ def profile(cases: Cases, net: Net, method: str, batch: int, repeats: int) -> st
     with spending(spent):
         run = bf.compile(cases.graph, method=method, executor="torch", dtype="float32", cache=False)
         call = partial(run, *cases.draw(0, batch))
-        call(), call()
+        call()
+        with recorded() as stages:
+            call()
         for mine in spent.values():
             mine.count, mine.bytes, mine.seconds = 0, 0, 0.0
         for _ in range(repeats):
             call()
-    with recorded() as stages:
-        call()
-    plain = [candidates(op)[fastest(op)] for op in (ops := contractions(stages))]
-    for op, each in zip(ops, plain, strict=True):
+    for op in contractions(stages):
+        each = candidates(op)[fastest(op)]
         spent[op.name].plain += statistics.median(seconds(each) for _ in range(3))
     speed, whole = bytes_per_second(), sum(mine.seconds for mine in spent.values())
     rows = [["operation", "count", "MB", "copy ms", "plain ms", "ms", "share"], ["---", *["---:"] * 6]]

@@ -16,7 +16,7 @@ __all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", 
 
 
 def _sum(b: Builder, x: Value, kept: int) -> Value:
-    """Sum over all but the first ``kept`` axes, at once: executors add up many partial sums, and short axes are slow."""
+    """Sum over all but the first ``kept`` axes, at once: kernels keep many partial sums, and short axes are slow."""
     return b.reduce_sum(_flat(b, x, kept), (kept,)) if x.rank > kept else x
 
 

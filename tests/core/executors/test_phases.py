@@ -121,3 +121,18 @@ def test_adjoints_in_different_orders_meet() -> None:
     changed, given = sum_by_phases(made), inputs(made)
     assert "conv2d" in names(changed)
     np.testing.assert_allclose(evaluate(changed, given)["out"], evaluate(made, given)["out"], rtol=1e-5, atol=1e-3)
+
+
+def test_images_are_ordered_before_they_are_repeated() -> None:
+    b = Builder(DType.FLOAT32, "rows")
+    rows, image, region = (
+        b.input("rows", (S, 4, 6, 6)),
+        b.input("image", (B, 3, 12, 12)),
+        b.input("of", (S,), DType.INT64),
+    )
+    x = adjoint(b, rows, np.random.default_rng(3).normal(size=(4, 3, 4, 4)), (12, 12))
+    made = b.finish({"out": b.reduce_sum(x * b.gather_rows(image, region), (1, 2, 3))})
+    changed = sum_by_phases(made)
+    assert [op.outputs[0].shape[0] for op in changed.ops if op.name == "permute" and op.inputs[0].rank == 6] == [B]
+    given = {**inputs(made), "of": np.array([1, 0, 1])}
+    np.testing.assert_allclose(evaluate(changed, given)["out"], evaluate(made, given)["out"], rtol=1e-5, atol=1e-3)

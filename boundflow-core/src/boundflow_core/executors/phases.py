@@ -82,9 +82,7 @@ def _splits(program: BoundProgram, op: Op) -> bool:
     return whole and conv.stride != (1, 1) and min(conv.subpixel.padding) >= 0
 
 
-def _closure(
-    start: Value, image: _Image, readers: Mapping[Value, Sequence[Op | None]]
-) -> dict[Value, _Image] | None:
+def _closure(start: Value, image: _Image, readers: Mapping[Value, Sequence[Op | None]]) -> dict[Value, _Image] | None:
     """What may lie as ``start`` does, up to sums; None where somebody reads it otherwise."""
     found, todo = {start: image}, [start]
     while todo:
@@ -170,7 +168,11 @@ def _count(image: _Image) -> int:
 
 
 def _in_order(w: Rewriter, value: Value, front: Shape, conv: Convolution) -> Value:
-    """Images ``value`` as [*front, elements by remainders]."""
+    """Images ``value`` as [*front, elements by remainders]; those that were repeated, before they were."""
+    op = w.producer(value)
+    if op is not None and op.name == "gather_rows" and op.attrs["axis"] == 0 and len(front) == 1:
+        source = op.inputs[0]
+        return w.gather_rows(_in_order(w, source, source.shape[:1], conv), op.inputs[1])
     images = size(front)
     (down, across), (height, width) = conv.stride, conv.subpixel.positions
     apart = w.reshape(value, (images, conv.channels, height, down, width, across))
