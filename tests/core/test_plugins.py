@@ -300,7 +300,7 @@ def test_implementations_are_validated_against_the_specifications(name: str, fun
         (None, "incompatible", "states no BOUNDFLOW_API"),
         ((0, 9), "incompatible", "upgrade the plugin"),
         ((2, 0), "incompatible", "upgrade boundflow-core"),
-        ((1, 1), "incompatible", "upgrade boundflow-core"),
+        ((1, 2), "incompatible", "upgrade boundflow-core"),
         ("1.0", "incompatible", "pair"),
         ((1, 0, 0), "incompatible", "pair"),
         ((True, 0), "incompatible", "pair"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import Node, PrimalGraph
-from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import Attrs, TensorType
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "Domain",
     "Executor",
     "Frontend",
+    "LoweringStrategy",
     "Method",
     "MethodContext",
     "OpRule",
@@ -219,6 +220,8 @@ class Executor:
         fused: composites that it runs as a whole; all others reach it written out in primitives.
         differentiable: whether it can run plans that keep what a gradient needs.
         passes: planner passes that bring programs into the form that suits its kernels.
+        strategies: ways in which it can run an operation, of which the planner takes the best for each. Those that
+            plugins register for it are added. Without any, it runs all primitives and what is ``fused`` in one way.
     """
 
     name: str
@@ -230,6 +233,30 @@ class Executor:
     fused: frozenset[str] = frozenset()
     differentiable: bool = False
     passes: tuple[Pass, ...] = ()
+    strategies: tuple[LoweringStrategy, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoweringStrategy:
+    """A way to run an operation.
+
+    ``known`` tells for each operand whether it is there before any run (frozen weights, and what follows from them).
+
+    Attributes:
+        executor: name of the executor that runs what is lowered so.
+        unavailable: why it cannot be used here, or None where it can. Must be quick and must not import a heavy package.
+        supports: ``supports(op, known)``: why it cannot run this operation, or None where it can. Composites that no
+            strategy supports are written out in primitives.
+        estimate: ``estimate(op, known)``: seconds that it would take with all symbols 1; of the strategies that
+            support an operation the planner takes the one of the smallest.
+    """
+
+    name: str
+    doc: str
+    executor: str
+    unavailable: Callable[[], str | None]
+    supports: Callable[[Op, Sequence[bool]], str | None]
+    estimate: Callable[[Op, Sequence[bool]], float]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from boundflow_core.extension import (
     Domain,
     Executor,
     Frontend,
+    LoweringStrategy,
     Method,
     Pass,
     PropertyReader,
@@ -41,7 +42,8 @@ def _empty() -> Mapping[str, Any]:
 class Registry:
     """What the active plugins bring: read-only tables by name, in the order of the plugins, core first.
 
-    The rules that plugins bring for somebody else's domain are in that domain's ``rules``.
+    The rules that plugins bring for somebody else's domain are in that domain's ``rules``, and lowering strategies in
+    their executor's ``strategies``.
 
     Attributes:
         records: what became of every plugin that was found, core's own first.
@@ -53,6 +55,7 @@ class Registry:
     frontends: Mapping[str, Frontend] = field(default_factory=_empty)
     property_readers: Mapping[str, PropertyReader] = field(default_factory=_empty)
     executors: Mapping[str, Executor] = field(default_factory=_empty)
+    lowerings: Mapping[str, LoweringStrategy] = field(default_factory=_empty)
     passes: Mapping[str, Pass] = field(default_factory=_empty)
     composites: Mapping[str, Composite] = field(default_factory=_empty)
     commands: Mapping[str, Command] = field(default_factory=_empty)
@@ -207,6 +210,15 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         for domain in contribution.domains
     }
 
+    lowerings = [strategy for contribution in contributions for strategy in contribution.lowerings]
+    executors = {
+        executor.name: replace(
+            executor, strategies=(*executor.strategies, *(s for s in lowerings if s.executor == executor.name))
+        )
+        for contribution in contributions
+        for executor in contribution.executors
+    }
+
     def table(kind: str) -> Mapping[str, Any]:
         return MappingProxyType({item.name: item for part in contributions for item in getattr(part, kind)})
 
@@ -218,7 +230,8 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         methods=table("methods"),
         frontends=table("frontends"),
         property_readers=table("property_readers"),
-        executors=table("executors"),
+        executors=MappingProxyType(executors),
+        lowerings=table("lowerings"),
         passes=table("passes"),
         composites=table("primitives"),
         commands=table("commands"),
