@@ -29,7 +29,10 @@ def boundflow_register_executors() -> list[Executor]:
             unavailable=unavailable,
             open=_open,
             traits=_traits,
-            passes=(Pass("fuse", "elementwise and layout operations become loop nests", rank=200, run=_fuse),),
+            passes=(
+                Pass("rows", "what rows go through becomes one operation", rank=50, run=_fuse_rows, stage="program"),
+                Pass("fuse", "elementwise and layout operations become loop nests", rank=200, run=_fuse),
+            ),
         )
     ]
 
@@ -45,7 +48,9 @@ def boundflow_register_lowerings() -> list[LoweringStrategy]:
 def boundflow_register_primitives() -> list[Composite]:
     from boundflow_tvm.fused import FUSED
 
-    return [FUSED]
+    from boundflow_tvm.rowprogram import ROW_PROGRAM
+
+    return [FUSED, ROW_PROGRAM]
 
 
 @hookimpl
@@ -69,6 +74,12 @@ def _fuse(program: BoundProgram) -> BoundProgram:
     from boundflow_tvm.fuse import fuse
 
     return fuse(program)
+
+
+def _fuse_rows(program: BoundProgram) -> BoundProgram:
+    from boundflow_tvm.rowfusion import fuse_rows
+
+    return fuse_rows(program)
 
 
 def _command() -> click.Command:

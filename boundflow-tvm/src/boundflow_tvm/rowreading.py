@@ -353,10 +353,10 @@ def _reshape(reading: Reading, op: Op) -> bool:
         return True
     if behind == (channels, height, width):
         reading.states[out] = replace(state, axes="chw")
-    elif behind == (channels * height * width,):
-        reading.states[out] = replace(state, axes="n")
     elif len(behind) == 3 and (height, width) == (1, 1) and _remap(chain, state.number, behind):
         reading.states[out] = replace(state, axes="chw")
+    elif size(behind) == channels * height * width:
+        reading.states[out] = replace(state, axes="n")
     else:
         return False
     return True
@@ -429,7 +429,8 @@ def _mul(reading: Reading, op: Op) -> bool:
         if isinstance(state, Partial) and state.kind == "channels":
             reading.states[op.outputs[0]] = replace(state, kind="weighted channels", factor=factor)
             return True
-        if isinstance(state, MapState) and state.axes == "n":
+        elements = int(np.prod(state.chain.shapes[state.number]))
+        if isinstance(state, MapState) and state.axes == "n" and elements == factor.shape[0]:
             reading.states[op.outputs[0]] = Partial(state.chain, state.number, "weighted", factor)
             return True
     return False

@@ -9,7 +9,7 @@ at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boundflow_tvm.templates import Input, Operand, Output, Packed, Scratch
+from boundflow_tvm.templates.interface import Input, Operand, Output, Packed, Scratch
 from boundflow_tvm.templates.lanes import transposed
 from boundflow_tvm.templates.machine import Machine
 from boundflow_tvm.templates.rowsteps import (
@@ -26,13 +26,15 @@ from boundflow_tvm.templates.rowsteps import (
     Adjoint,
     ChannelBias,
     Concretize,
+    Enter,
     Linear,
     MapShape,
+    Pad,
     Relu,
     RowProgram,
-    Step,
     VectorBias,
     made,
+    maps_read,
     shapes_of,
 )
 from boundflow_tvm.templates.taps import Phase, Tile, border, phases, tile_sizes, tiles
@@ -51,6 +53,7 @@ class _Storage:
     before: tuple[int, int] = (0, 0)
     after: tuple[int, int] = (0, 0)
     spatial: bool = False
+    channels_last: bool = False
 
     def array(self, lanes: int) -> tuple[int, ...]:
         c, h, w = self.shape
@@ -59,6 +62,8 @@ class _Storage:
         return h + self.before[0] + self.after[0], c, w + self.before[1] + self.after[1], lanes
 
     def index(self, c: Any, y: Any, x: Any) -> tuple[Any, ...]:
+        if self.channels_last:
+            return ((y * self.shape[2] + x) * self.shape[0] + c, 0)
         if not self.spatial:
             return ((c * self.shape[1] + y) * self.shape[2] + x, 0)
         return y + self.before[0], c, x + self.before[1], 0
@@ -77,49 +82,46 @@ def _storages(program: RowProgram) -> dict[int, list[_Storage]]:
             ]
             before, after = (tuple(max(side[a][k] for side in sides) for a in (0, 1)) for k in (0, 1))
             kept.append(_Storage(shape, before, after, spatial=True))
-        linear = any(isinstance(s, Linear) and s.source == number for s in program.steps)
+        linear = any(isinstance(s, (Linear, Pad)) and s.source == number for s in program.steps)
         # Operands of a sum: the one that is made first is kept until the other one is.
         first = any(isinstance(s, Add) and number == min(s.one, s.other) for s in program.steps)
-        if linear or number == program.result or (first and not adjoints):
+        handed_on = number in program.results
+        if linear or (first and not adjoints) or (handed_on and not program.channels_last):
             kept.append(_Storage(shape))
+        if handed_on and program.channels_last:
+            kept.append(_Storage(shape, channels_last=True))
         found[number] = kept
     return found
 
 
-def _maps_per_region(program: RowProgram) -> list[int]:
-    """Operands [B, *map], in order and once."""
-    found: dict[int, None] = {}
-    for step in program.steps:
-        if isinstance(step, Relu):
-            numbers = [step.lower, step.upper, step.bias, *([step.below] if step.below is not None else [])]
-        elif isinstance(step, Concretize):
-            numbers = [step.centre, step.radius]
-        else:
-            continue
-        found.update(dict.fromkeys(numbers))
-    return list(found)
-
-
 def row_operands(program: RowProgram, dtype: str, machine: Machine) -> tuple[Operand, ...]:
     """The kernel's parameters, in order."""
-    lanes, shapes = machine.lanes(dtype), shapes_of(program)
-    found: list[Operand] = [Input(0), *([Input(1)] if program.ragged else [])]
-    found += [Input(number) for number in _maps_per_region(program)]
+    lanes, shapes, gathered = machine.lanes(dtype), shapes_of(program), dict(program.gathered)
+    found: list[Operand] = [Input(0), *([Input(program.region)] if program.region is not None else [])]
+    found += [Input(number) for number in maps_read(program)]
+    found += [Input(number) for number in _origins(program)]
+    found += [Input(step.rows) for step in program.steps if isinstance(step, Enter)]
     for step in program.steps:
         if isinstance(step, (ChannelBias, VectorBias)):
             found.append(Input(step.bias))
         elif isinstance(step, (Adjoint, Linear)):
             found.append(_weight(step, shapes[step.source], machine, dtype))
+    found += [Scratch((int(np.prod(shape)), lanes), dtype) for n, shape in maps_read(program).items() if n in gathered]
     found.append(Scratch((_largest(program), lanes), dtype))
     for kept in _storages(program).values():
         found += [Scratch(storage.array(lanes), dtype) for storage in kept]
-    found += [Output(k) for k in range((program.result is not None) + program.value)]
+    found += [Output(k) for k in range(len(program.results) + program.value)]
     return tuple(found)
+
+
+def _origins(program: RowProgram) -> list[int]:
+    """Operands with the origins of windows, once each."""
+    return list(dict.fromkeys(g.origin for _, g in program.gathered if g.origin is not None))
 
 
 def _largest(program: RowProgram) -> int:
     """Elements of the largest map that is made anew."""
-    onto = [step.onto for step in program.steps if isinstance(step, (Adjoint, Linear))]
+    onto = [step.onto for step in program.steps if isinstance(step, (Adjoint, Linear, Enter, Pad))]
     return max(int(np.prod(shape)) for shape in (program.start, *onto))
 
 
@@ -201,14 +203,30 @@ class _Rows:
         self.w = w = Writer(dtype)
         self.shapes, self.storages = shapes_of(program), _storages(program)
         self.made = made(program)
-        start = program.start
+        start, order = program.start, self._order
         regions, rows = w.size("B"), w.size("R")
-        front = (rows,) if program.ragged else (regions, rows)
-        self.front = front
-        self.rows = w.param((*front, *start))
-        self.region_of = w.param((rows,), "int64") if program.ragged else None
-        per_region = {number: self._shape_of(number) for number in _maps_per_region(program)}
-        self.maps = {number: w.param((regions, *shape)) for number, shape in per_region.items()}
+        self.count = rows
+        self.front = (rows,) if program.ragged else (regions, rows)
+        self.copies = 2 if program.mirrored else 1
+        self.rows = w.param((*((rows,) if program.shared else self.front), *order(start)))
+        self.region_of = w.param((rows,), "int64") if program.region is not None else None
+        self.gathered = dict(program.gathered)
+        self.maps: dict[int, Any] = {}
+        for number, shape in maps_read(program).items():
+            way = self.gathered.get(number)
+            if way is None:
+                self.maps[number] = w.param((regions, *shape))
+            elif way.origin is None:
+                self.maps[number] = w.param((*self.front, *order(shape)))
+            else:
+                self.maps[number] = w.param((regions, *way.extent, shape[0]))
+        self.origins = {number: w.param((rows,), "int64") for number in _origins(program)}
+        out = (*self.front[:-1], rows * self.copies)
+        self.more = {
+            number: w.param((*out, *order(step.onto)))
+            for number, step in enumerate(program.steps)
+            if isinstance(step, Enter)
+        }
         self.constants: dict[int, Any] = {}
         for number, step in enumerate(program.steps):
             if isinstance(step, ChannelBias):
@@ -217,98 +235,131 @@ class _Rows:
                 self.constants[number] = w.param(self.shapes[step.source])
             elif isinstance(step, (Adjoint, Linear)):
                 self.constants[number] = w.param((_weight_size(step, self.shapes[step.source]),))
+        read = maps_read(program)
+        self.held = {n: w.param((int(np.prod(read[n])), self.lanes)) for n in read if n in self.gathered}
         self.raw = w.param((_largest(program), self.lanes))
         self.kept = {m: [w.param(s.array(self.lanes)) for s in found] for m, found in self.storages.items()}
-        self.result = w.param((*front, *self.shapes[program.result])) if program.result is not None else None
-        self.value = w.param(front) if program.value else None
+        self.results = [w.param((*out, *order(self.shapes[number]))) for number in program.results]
+        self.value = w.param(out) if program.value else None
         self.kinds = sum(
             1 + (step.below is not None) if isinstance(step, Relu) else 1
             for step in program.steps
             if isinstance(step, (Relu, ChannelBias, VectorBias, Concretize))
         )
 
-    def _shape_of(self, operand: int) -> MapShape:
-        for step in self.program.steps:
-            if isinstance(step, Relu) and operand in (step.lower, step.upper, step.bias, step.below):
-                return self.shapes[step.source]
-            if isinstance(step, Concretize) and operand in (step.centre, step.radius):
-                return self.shapes[step.source]
-        raise AssertionError(operand)
+    def _order(self, shape: MapShape) -> MapShape:
+        """The axes of rows in memory."""
+        return (shape[1], shape[2], shape[0]) if self.program.channels_last else shape
 
     # -- blocks of rows -----------------------------------------------------------------------------------------------
 
     def write(self) -> Any:
-        w, lanes = self.w, self.lanes
+        w, lanes, rows = self.w, self.lanes, self.count
         if self.region_of is None:
-            regions, rows = self.front
-            with w.loop(regions) as region, w.loop((rows + lanes - 1) // lanes) as block:
-                first = w.keep(block * lanes)
-                self._block((region,), region, first, w.minimum(rows - first, w.integer(lanes)))
-        else:
-            (rows,) = self.front
-            place = w.local(1, "int64")
-            w.store(w.integer(0), place, 0)
-            with w.repeat(w.load(place, 0) < rows):
-                first = w.keep(w.load(place, 0))
-                region = w.keep(w.load(self.region_of, first))
-                count = w.local(1, "int64")
-                w.store(w.integer(1), count, 0)
-                with w.loop(lanes - 1) as more:
-                    following = first + more + 1
-                    in_line = w.both(w.load(count, 0) == more + 1, following < rows)
-                    with w.when(in_line), w.when(w.load(self.region_of, following) == region):
-                        w.store(more + 2, count, 0)
-                length = w.keep(w.load(count, 0))
-                self._block((), region, first, length)
-                w.store(first + length, place, 0)
+            with w.loop(1 if self.program.ragged else self.front[0]) as region, w.loop((rows + lanes - 1) // lanes) as n:
+                first = w.keep(n * lanes)
+                self._block(region, first, w.keep(w.minimum(rows - first, w.integer(lanes))))
+            return w.function()
+        place = w.local(1, "int64")
+        w.store(w.integer(0), place, 0)
+        with w.repeat(w.load(place, 0) < rows):
+            first = w.keep(w.load(place, 0))
+            region = w.keep(w.load(self.region_of, first))
+            count = w.local(1, "int64")
+            w.store(w.integer(1), count, 0)
+            with w.loop(lanes - 1) as more:
+                following = first + more + 1
+                in_line = w.both(w.load(count, 0) == more + 1, following < rows)
+                with w.when(in_line), w.when(w.load(self.region_of, following) == region):
+                    w.store(more + 2, count, 0)
+            length = w.keep(w.load(count, 0))
+            self._block(region, first, length)
+            w.store(first + length, place, 0)
         return w.function()
 
-    def _block(self, front: tuple[Any, ...], region: Any, first: Any, count: Any) -> None:
-        w, lanes = self.w, self.lanes
+    def _block(self, region: Any, first: Any, count: Any) -> None:
+        """All steps on up to ``lanes`` rows from ``first`` on; the last one stands in for those that are missing."""
+        w, lanes, program = self.w, self.lanes, self.program
         self.region = region
-        self.sums = w.local(max(1, self.kinds) * SUMS * lanes)
-        self.total = w.local(lanes)
-        w.store(w.spread(0.0, lanes), self.total, 0, lanes=lanes)
-        self._kind_of: dict[tuple[int, str], int] = {}
-        self._turn_in(front, first, count)
-        self._start()
-        for number, step in self.made:
-            if isinstance(step, Adjoint):
-                assert number is not None
-                self._adjoint(number, step)
-            elif isinstance(step, Linear):
-                assert number is not None
-                self._linear(number, step)
-        if self.result is not None:
-            self._turn_out(front, first, count)
-        if self.value is not None:
-            with w.loop(count) as lane:
-                w.store(w.load(self.total, lane), self.value, *front, first + lane)
-
-    def _turn_in(self, front: tuple[Any, ...], first: Any, count: Any) -> None:
-        """Rows into lanes; the last row stands in for those that are missing."""
-        w, lanes, size = self.w, self.lanes, int(np.prod(self.program.start))
+        front = () if program.ragged else (region,)
         rows = [w.keep(first + w.minimum(w.integer(lane), count - 1)) for lane in range(lanes)]
-        with w.loop(size // lanes) as square:
-            vectors = [w.keep(w.load(self.rows, *front, row, 0, 0, square * lanes, lanes=lanes)) for row in rows]
-            for k, vector in enumerate(transposed(w, vectors)):
-                w.store(vector, self.raw, square * lanes + k, 0, lanes=lanes)
-        for element in range(size - size % lanes, size):
-            for lane, row in enumerate(rows):
-                w.store(w.load(self.rows, *front, row, 0, 0, element), self.raw, element, lane)
+        self._gather(front, rows)
+        with w.loop(self.copies) as copy:
+            self.sums = w.local(max(1, self.kinds) * SUMS * lanes)
+            self.total = w.local(lanes)
+            w.store(w.spread(0.0, lanes), self.total, 0, lanes=lanes)
+            self._kind_of: dict[tuple[int, str], int] = {}
+            size = int(np.prod(program.start))
+            lead = () if program.shared else front
+            sign = w.real(1 - copy * 2) if program.mirrored else None
+            self._turn(self.rows, [(*lead, row, 0, 0, 0) for row in rows], self.raw, 0, size, sign)
+            self._elements(0, channels_last=program.channels_last)
+            target = w.keep(copy * self.count + first) if program.mirrored else first
+            for place, (number, step) in enumerate(self.made):
+                if isinstance(step, Enter):
+                    assert number is not None
+                    more = [w.keep(row - first + target) for row in rows]
+                    at = [(*front, row, 0, 0, 0) for row in more]
+                    self._turn(self.more[place], at, self.raw, 0, int(np.prod(step.onto)))
+                    self._elements(number, channels_last=program.channels_last)
+                elif isinstance(step, (Adjoint, Linear, Pad)):
+                    assert number is not None
+                    self._make[type(step)](self, step)
+                    self._elements(number)
+            for number, result in zip(program.results, self.results, strict=True):
+                self._turn_out(number, result, front, target, count)
+            if self.value is not None:
+                with w.loop(count) as lane:
+                    w.store(w.load(self.total, lane), self.value, *front, target + lane)
 
-    def _turn_out(self, front: tuple[Any, ...], first: Any, count: Any) -> None:
-        assert self.program.result is not None
-        w, lanes, size = self.w, self.lanes, int(np.prod(self.shapes[self.program.result]))
-        source = self.kept[self.program.result][-1]
-        with w.loop(size // lanes) as square:
-            vectors = [w.keep(w.load(source, square * lanes + k, 0, lanes=lanes)) for k in range(lanes)]
+    def _gather(self, front: tuple[Any, ...], rows: list[Any]) -> None:
+        """Maps that differ from row to row into lanes."""
+        w = self.w
+        shapes = maps_read(self.program)
+        for number, way in self.gathered.items():
+            (channels, height, width), array = shapes[number], self.maps[number]
+            if way.origin is None:
+                at = [(*front, row, 0, 0, 0) for row in rows]
+                self._turn(array, at, self.held[number], 0, channels * height * width)
+                continue
+            places = [w.keep(w.load(self.origins[way.origin], row)) for row in rows]
+            region = front[0] if front else 0
+            with w.loop(height) as y:
+                at = [(region, 0, place + y * way.extent[1], 0) for place in places]
+                self._turn(array, at, self.held[number], y * (width * channels), width * channels)
+
+    def _turn(
+        self, source: Any, at: list[tuple[Any, ...]], target: Any, start: Any, size: int, sign: Any = None
+    ) -> None:
+        """``size`` elements from places ``at``, one per lane, into vectors of ``target`` from ``start`` on."""
+        w, lanes = self.w, self.lanes
+        at = [(*place[:-1], w.keep(w.integer(place[-1]))) for place in at]
+        if size < lanes:
+            with w.loop(size) as element:
+                for lane, place in enumerate(at):
+                    value = w.load(source, *place[:-1], place[-1] + element)
+                    w.store(value if sign is None else value * sign, target, start + element, lane)
+            return
+        with w.loop(-(-size // lanes)) as square:  # the last one takes elements before it once more
+            element = w.keep(w.minimum(square * lanes, w.integer(size - lanes)))
+            vectors = [w.keep(w.load(source, *p[:-1], p[-1] + element, lanes=lanes)) for p in at]
+            for k, vector in enumerate(transposed(w, vectors)):
+                vector = vector if sign is None else vector * w.spread(sign, lanes)
+                w.store(vector, target, element + k + start, 0, lanes=lanes)
+
+    def _turn_out(self, number: int, result: Any, front: tuple[Any, ...], first: Any, count: Any) -> None:
+        w, lanes, size = self.w, self.lanes, int(np.prod(self.shapes[number]))
+        source = self.kept[number][-1]
+        if size < lanes:
+            with w.loop(size) as element, w.loop(count) as lane:
+                w.store(w.load(source, element, lane), result, *front, first + lane, 0, 0, element)
+            return
+        with w.loop(-(-size // lanes)) as square:
+            element = w.keep(w.minimum(square * lanes, w.integer(size - lanes)))
+            vectors = [w.keep(w.load(source, element + k, 0, lanes=lanes)) for k in range(lanes)]
             for lane, vector in enumerate(transposed(w, vectors)):
                 with w.when(count > lane):
-                    w.store(vector, self.result, *front, first + lane, 0, 0, square * lanes, lanes=lanes)
-        for element in range(size - size % lanes, size):
-            with w.loop(count) as lane:
-                w.store(w.load(source, element, lane), self.result, *front, first + lane, 0, 0, element)
+                    w.store(vector, result, *front, first + lane, 0, 0, element, lanes=lanes)
 
     # -- element by element -------------------------------------------------------------------------------------------
 
@@ -337,6 +388,7 @@ class _Rows:
         """What is done with an element of map ``number`` when it is known."""
         w, lanes = self.w, self.lanes
         value = w.keep(value)
+        self._shape = self.shapes[number]
         for place, (target, step) in enumerate(self.made):
             if isinstance(step, Add):
                 if number == max(step.one, step.other):
@@ -347,7 +399,7 @@ class _Rows:
                         storage, array = self.storages[other][0], self.kept[other][0]
                         held = w.load(array, *storage.index(c, y, x), lanes=lanes)
                     self._finish(target, c, y, x, value + held, slot)
-            elif step.source != number:
+            elif isinstance(step, Enter) or step.source != number:
                 continue
             elif isinstance(step, Relu):
                 assert target is not None
@@ -368,28 +420,26 @@ class _Rows:
             w.store(value, array, *storage.index(c, y, x), lanes=lanes)
 
     def _of_region(self, operand: int, c: Any, y: Any, x: Any) -> Any:
+        if operand in self.held:
+            channels, height, width = self._shape
+            last = self.program.channels_last
+            place = (y * width + x) * channels + c if last else (c * height + y) * width + x
+            return self.w.load(self.held[operand], place, 0, lanes=self.lanes)
         return self.w.spread(self.w.load(self.maps[operand], self.region, c, y, x), self.lanes)
 
-    def _elements(self, number: int, element: Callable[[Any], Any]) -> None:
-        """All elements of a map, ``element(number in the flattened map)`` gives them."""
+    def _elements(self, number: int, channels_last: bool = False) -> None:
+        """What is done with each element of a map that has just been made, in ``raw``."""
         w, (channels, height, width) = self.w, self.shapes[number]
-        if height * width == 1:
-            with self._summing():
-                for tile in tiles(channels, SUMS):
-                    with w.loop(tile.count) as k:
-                        for j in range(tile.size):
-                            c = w.keep(w.integer(tile.start + j) + k * tile.size)
-                            self._finish(number, c, w.integer(0), w.integer(0), element(c), j)
-            return
-        with w.loop(channels) as c, w.loop(height) as y, self._summing():
-            for tile in tiles(width, SUMS):
+        # Innermost is the longer of the two axes that may be, in pieces of as many elements as there are sums.
+        inner, outer = (width, channels) if width > 1 else (channels, width)
+        with w.loop(outer) as o, w.loop(height) as y, self._summing():
+            for tile in tiles(inner, SUMS):
                 with w.loop(tile.count) as k:
                     for j in range(tile.size):
-                        x = w.keep(w.integer(tile.start + j) + k * tile.size)
-                        self._finish(number, c, y, x, element((c * height + y) * width + x), j)
-
-    def _start(self) -> None:
-        self._elements(0, lambda place: self.w.load(self.raw, place, 0, lanes=self.lanes))
+                        i = w.keep(w.integer(tile.start + j) + k * tile.size)
+                        c, x = (o, i) if width > 1 else (i, o)
+                        place = (y * width + x) * channels + c if channels_last else (c * height + y) * width + x
+                        self._finish(number, c, y, x, w.load(self.raw, place, 0, lanes=self.lanes), j)
 
     # -- products -----------------------------------------------------------------------------------------------------
 
@@ -409,7 +459,12 @@ class _Rows:
             term = vector * w.spread(weight, lanes)
             w.store(w.load(sums, c * lanes, lanes=lanes) + term, sums, c * lanes, lanes=lanes)
 
-    def _adjoint(self, number: int, step: Adjoint) -> None:
+    def _flat(self, number: int) -> Any:
+        """Map ``number`` as [elements, lanes]."""
+        both = zip(self.storages[number], self.kept[number], strict=True)
+        return next(array for kept, array in both if not kept.spatial and not kept.channels_last)
+
+    def _adjoint(self, step: Adjoint) -> None:
         w = self.w
         for part in _parts(step, self.shapes[step.source][0], self.machine.accumulators):
             used = part.start
@@ -418,7 +473,6 @@ class _Rows:
                     with w.loop(part.rows.count) as j, w.loop(group.count) as g, w.loop(pixels.count) as q:
                         self._phase_tile(step, part, group, pixels.size, (j, g, q * pixels.size + pixels.start), used)
                 used += group.count * group.size * len(part.rows.taps) * part.depth
-        self._elements(number, lambda place: w.load(self.raw, place, 0, lanes=self.lanes))
 
     def _phase_tile(
         self, step: Adjoint, part: _Part, group: Tile, pixels: int, at: tuple[Any, Any, Any], weights: int
@@ -448,9 +502,9 @@ class _Rows:
             place = corner + (c * height * width + p * step.stride[1])
             w.store(value, self.raw, place, 0, lanes=self.lanes)
 
-    def _linear(self, number: int, step: Linear) -> None:
+    def _linear(self, step: Linear) -> None:
         w = self.w
-        source, weight = self.kept[step.source][-1], self.constants[self.program.steps.index(step)]
+        source, weight = self._flat(step.source), self.constants[self.program.steps.index(step)]
         depth = int(np.prod(self.shapes[step.source]))
         for group in tiles(int(np.prod(step.onto)), self.machine.accumulators):
             with w.loop(group.count) as g:
@@ -462,7 +516,19 @@ class _Rows:
                 for c in range(group.size):
                     value = w.load(sums, c * self.lanes, lanes=self.lanes)
                     w.store(value, self.raw, g * group.size + (group.start + c), 0, lanes=self.lanes)
-        self._elements(number, lambda place: w.load(self.raw, place, 0, lanes=self.lanes))
+
+    def _pad(self, step: Pad) -> None:
+        w, (_, low_height, low_width) = self.w, self.shapes[step.source]
+        channels, height, width = step.onto
+        source = self._flat(step.source)
+        with w.loop(channels * height * width) as place:
+            w.store(w.spread(0.0, self.lanes), self.raw, place, 0, lanes=self.lanes)
+        with w.loop(channels) as c, w.loop(low_height) as y, w.loop(low_width) as x:
+            value = w.load(source, (c * low_height + y) * low_width + x, 0, lanes=self.lanes)
+            place = (c * height + y + step.low[0]) * width + x + step.low[1]
+            w.store(value, self.raw, place, 0, lanes=self.lanes)
+
+    _make = {Adjoint: _adjoint, Linear: _linear, Pad: _pad}
 
 
 def _weight_size(step: Adjoint | Linear, source: MapShape) -> int:

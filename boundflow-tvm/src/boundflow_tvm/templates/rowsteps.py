@@ -7,7 +7,6 @@ that the program is given being number 0, and either makes the map with the next
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -15,12 +14,17 @@ __all__ = [
     "Adjoint",
     "ChannelBias",
     "Concretize",
+    "Enter",
+    "Gathered",
     "Linear",
     "MapShape",
+    "Pad",
     "Relu",
     "RowProgram",
     "Step",
     "VectorBias",
+    "made",
+    "maps_read",
     "shapes_of",
 ]
 
@@ -60,6 +64,23 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Enter:
+    """More rows: an operand like the results, [*rows, *onto]."""
+
+    rows: int
+    onto: MapShape
+
+
+@dataclass(frozen=True)
+class Pad:
+    """A map with zeros around it: ``low`` rows and columns before, as many after as make it ``onto``."""
+
+    source: int
+    low: tuple[int, int]
+    onto: MapShape
+
+
+@dataclass(frozen=True)
 class Add:
     """The sum of two maps."""
 
@@ -92,7 +113,22 @@ class Concretize:
     radius: int
 
 
-Step = Relu | Adjoint | Linear | Add | ChannelBias | VectorBias | Concretize
+Step = Relu | Adjoint | Linear | Enter | Pad | Add | ChannelBias | VectorBias | Concretize
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """How a map's elements for a row are found, where they are not those of the row's region.
+
+    Attributes:
+        origin: operand [rows] with the number of the first place of each row's window in a map of ``extent``; None for
+            maps of the rows' own, [*front, *map].
+        extent: height and width of the maps that windows are cut out of, which have their channels last. Maps of all
+            regions are one after another if rows are ragged.
+    """
+
+    origin: int | None = None
+    extent: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -100,16 +136,26 @@ class RowProgram:
     """Steps on rows over a map of shape ``start``.
 
     Attributes:
-        ragged: rows [R, *start], with the region of each in operand 1; otherwise [B, S, *start].
-        result: the map that is handed on, if any.
-        value: whether the value is: [R], or [B, S].
+        results: the maps that are handed on.
+        value: whether the value is, behind them.
+        ragged: rows [R, *start]; otherwise [B, S, *start], with operands of region b for [b].
+        region: operand [R] with the region of each row, if ragged and needed.
+        shared: rows that are not ragged are the same ones in every region: [S, *start].
+        mirrored: behind the rows given, their negatives go through too: results are [2 R] or [B, 2 S].
+        channels_last: rows, results and maps of the rows' own are [*, H, W, C] in memory, not [*, C, H, W].
+        gathered: operands that are not per region, by number.
     """
 
     start: MapShape
     steps: tuple[Step, ...]
-    result: int | None
+    results: tuple[int, ...]
     value: bool
     ragged: bool = False
+    region: int | None = None
+    shared: bool = False
+    mirrored: bool = False
+    channels_last: bool = False
+    gathered: tuple[tuple[int, Gathered], ...] = ()
 
 
 def shapes_of(program: RowProgram) -> list[MapShape]:
@@ -118,20 +164,36 @@ def shapes_of(program: RowProgram) -> list[MapShape]:
     for step in program.steps:
         if isinstance(step, Relu):
             found.append(found[step.source])
-        elif isinstance(step, (Adjoint, Linear)):
+        elif isinstance(step, (Adjoint, Linear, Enter, Pad)):
             found.append(step.onto)
         elif isinstance(step, Add):
             found.append(found[step.one])
     return found
 
 
-def made(program: RowProgram) -> Sequence[tuple[int | None, Step]]:
+def made(program: RowProgram) -> list[tuple[int | None, Step]]:
     """Each step with the number of the map that it makes, None where it makes none."""
-    number, found = 0, []
+    number = 0
+    found: list[tuple[int | None, Step]] = []
     for step in program.steps:
         if isinstance(step, (ChannelBias, VectorBias, Concretize)):
             found.append((None, step))
         else:
             number += 1
             found.append((number, step))
+    return found
+
+
+def maps_read(program: RowProgram) -> dict[int, MapShape]:
+    """Operands with a number for each element of a map, and that map's shape."""
+    shapes = shapes_of(program)
+    found: dict[int, MapShape] = {}
+    for step in program.steps:
+        if isinstance(step, Relu):
+            numbers = [step.lower, step.upper, step.bias, *([step.below] if step.below is not None else [])]
+        elif isinstance(step, Concretize):
+            numbers = [step.centre, step.radius]
+        else:
+            continue
+        found.update(dict.fromkeys(numbers, shapes[step.source]))
     return found

@@ -64,6 +64,10 @@ class Writer:
     def number(self, value: float) -> Expr:
         return self._t.FloatImm(self.dtype, value)
 
+    def real(self, value: Expr) -> Expr:
+        """An integer as a number of the kernel's type."""
+        return self._t.Cast(self.dtype, value)
+
     def load(self, buffer: Buffer, *index: Expr, lanes: int = 1) -> Expr:
         """One element, or ``lanes`` consecutive ones."""
         return self._t.BufferLoad(buffer, self._index(index, lanes))
