@@ -12,7 +12,7 @@ import platform
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -189,13 +189,16 @@ class Tir:
 
     def local(self, name: str, count: int, dtype: str) -> tuple[Any, Any]:
         """A small array on the stack: the buffer, and the statement that allocates it."""
-        buffer = self.t.decl_buffer((self.int(count),), dtype, name=name, scope="local")
+        buffer = self.t.decl_buffer((count,), dtype, name=name)  # of scope "local" TVM takes it from a pool
         return buffer, self.t.AllocBuffer(buffer)
 
     # functions
 
     def function(self, parameters: Sequence[Any], body: Any) -> Any:
+        """A function; without it being said where it runs, TVM allocates nothing in it."""
         attrs = self.ir.make_node("ir.DictAttrs", **{"tirx.noalias": True})
+        for key, number in (("device_type", 1), ("device_id", 0)):
+            body = self.t.AttrStmt(self.ir.StringImm("default"), key, self.t.IntImm("int32", number), body)
         return self.t.PrimFunc(list(parameters), body, attrs=attrs)
 
     def on_pointers(self, function: Any) -> tuple[Any, list[list[Any]], list[Any]]:
@@ -240,18 +243,29 @@ def tir() -> Tir:
     return Tir()
 
 
-def compile_module(functions: Sequence[tuple[Any, Any]], public: Sequence[str]) -> bytes:
-    """An object file of ``functions``, pairs (name, function), those called ``public`` with the calling convention of
-    the foreign function interface."""
+def compile_module(generated: Mapping[Any, Any], written: Mapping[Any, Any], public: Collection[str]) -> bytes:
+    """An object file of functions by name.
+
+    Args:
+        generated: functions in which nothing is simplified: TVM takes x * 0 for 0, also where x is NaN or infinite.
+        written: functions of templates, whose vectors and unrolled loops need it.
+        public: names of those that get the calling convention of the foreign function interface.
+    """
     t = tir()
-    table = {}
-    for name, function in functions:
-        if name.name_hint in public:
-            function = function.with_attr("global_symbol", name.name_hint)
-        table[name] = function
-    target = t.tvm.target.Target({"kind": "llvm", "mcpu": t.tvm.target.codegen.llvm_get_system_cpu()})
-    module = t.tvm.compile(t.tvm.IRModule(table), target=target).mod
+    tvm, passes = t.tvm, t.t.transform
+    target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
+    bind = passes.BindTarget(target.with_host(target))
+    loops = [passes.FlattenBuffer(), passes.VectorizeLoop(True), passes.UnrollLoop()]
+    lower = [passes.AnnotateEntryFunc(), passes.MakePackedAPI(), passes.LowerTVMBuiltin(), passes.LowerIntrin()]
+    table = {name: f.with_attr("global_symbol", name.name_hint) if name.name_hint in public else f
+             for name, f in generated.items()}  # fmt: skip
+    if written:
+        ready = t.t.get_default_tir_pipeline(target)[0](bind(tvm.IRModule(dict(written))))
+        names = {name.name_hint: name for name in written}
+        table |= {names[name.name_hint]: function for name, function in ready.functions.items()}
+    module = tvm.transform.Sequential([bind, *loops, *lower])(tvm.IRModule(table))
+    code = tvm.get_global_func("target.build.llvm")(module, target)
     with tempfile.TemporaryDirectory(prefix="boundflow-") as folder:
         path = Path(folder) / "kernels.o"
-        module.write_to_file(str(path), "o")
+        code.write_to_file(str(path), "o")
         return path.read_bytes()

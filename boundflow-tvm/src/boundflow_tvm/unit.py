@@ -56,19 +56,17 @@ class Unit:
     def compile(self) -> bytes:
         """The object file."""
         t = tir()
-        functions: list[tuple[Any, Any]] = []
         made: dict[tuple[str, str], _Callee] = {}
-        for run in self.runs:
-            for launch in run:
-                identity = (launch.kernel.name, launch.kernel.key)
-                if identity not in made:
-                    made[identity] = _callee(t, launch.kernel, t.name(f"kernel_{len(made)}"))
-                    functions.append((made[identity].name, made[identity].function))
-        public = []
-        for number, run in enumerate(self.runs):
-            public.append(f"run_{number}")
-            functions.append((t.name(public[-1]), self._run(t, run, made)))
-        return compile_module(functions, public)
+        generated: dict[Any, Any] = {}
+        written: dict[Any, Any] = {}
+        for launch in (launch for run in self.runs for launch in run):
+            kernel = launch.kernel
+            if (kernel.name, kernel.key) not in made:
+                callee = made[kernel.name, kernel.key] = _callee(t, kernel, t.name(f"kernel_{len(made)}"))
+                (generated if isinstance(kernel, Generated) else written)[callee.name] = callee.function
+        public = {f"run_{number}": self._run(t, run, made) for number, run in enumerate(self.runs)}
+        generated |= {t.name(name): function for name, function in public.items()}
+        return compile_module(generated, written, public)
 
     def _run(self, t: Tir, run: Sequence[Launch], made: dict[tuple[str, str], _Callee]) -> Any:
         count = 1 + max((slot for launch in run for slot in launch.slots), default=0)
