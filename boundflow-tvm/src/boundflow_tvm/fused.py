@@ -38,7 +38,8 @@ def _decompose(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value
     for name, operands, items in attrs["body"]:
         given = dict(items)
         if name == CONSTANT:
-            values.append(b.constant(np.asarray(given["value"], dtype=given["dtype"])))
+            number = given["value"]  # infinities are allowed for numbers only, not for arrays
+            values.append(b.constant(number if isinstance(number, float) else np.asarray(number, given["dtype"])))
         else:
             values.append(b.write(PRIMITIVES[name], [values[i] for i in operands], Attrs(given))[0])
     return (values[-1],)
