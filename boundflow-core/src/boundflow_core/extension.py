@@ -36,6 +36,7 @@ __all__ = [
     "Rule",
     "RuleContext",
     "SpecRows",
+    "TYPICAL_SIZE",
 ]
 
 
@@ -236,6 +237,10 @@ class Executor:
     strategies: tuple[LoweringStrategy, ...] = ()
 
 
+TYPICAL_SIZE = 16
+"""Number of regions, rows... that strategies are compared at: plans are made before sizes are known."""
+
+
 @dataclass(frozen=True)
 class LoweringStrategy:
     """A way to run an operation.
@@ -247,8 +252,8 @@ class LoweringStrategy:
         unavailable: why it cannot be used here, or None where it can. Must be quick and must not import a heavy package.
         supports: ``supports(op, known)``: why it cannot run this operation, or None where it can. Composites that no
             strategy supports are written out in primitives.
-        estimate: ``estimate(op, known)``: seconds that it would take with all symbols 1; of the strategies that
-            support an operation the planner takes the one of the smallest.
+        estimate: ``estimate(op, known)``: seconds that it would take with all symbols :data:`TYPICAL_SIZE`; of the
+            strategies that support an operation the planner takes the one of the smallest.
     """
 
     name: str

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from boundflow_core.ir.program import Op, Primitive
 from boundflow_core.ir.types import SymDim
 from boundflow_tvm import templates
 from boundflow_tvm.fused import FUSED, steps_of
-from boundflow_tvm.templates import Input, Kernel, Output
+from boundflow_tvm.templates import Input, Kernel, Operand, Output, Packed
 
 __all__ = ["Generated", "generated", "kernel_of", "template_of"]
 
@@ -31,7 +34,7 @@ def template_of(op: Op, known: Sequence[bool]) -> Kernel | None:
     return None
 
 
-def generated(op: Op) -> Kernel | None:
+def generated(op: Op, known: Sequence[bool] = ()) -> Kernel | None:
     """Generated code for a primitive or a fused operation; None for other composites."""
     if op.spec is not FUSED and not isinstance(op.spec, Primitive):
         return None
@@ -39,17 +42,26 @@ def generated(op: Op) -> Kernel | None:
     symbols = sorted({s for v in values for dim in v.shape if isinstance(dim, SymDim) for s in dim.symbols})
     types = ", ".join(str(value.type) for value in values)
     build = _BUILDERS.get(op.name, _nest)
+    operands: list[Operand] = [*(Input(i) for i in range(len(op.inputs))), *(Output(i) for i in range(len(op.outputs)))]
+    name = op.name
+    if op.name == "matmul" and op.attrs["transpose_b"] and list(known[1:2]) == [True]:
+        name, build = "matmul_turned", _from("matmul", "matmul", turned=True)
+        operands[1] = Packed((1,), _turned, "turned")
     return Generated(
-        name=op.name,
+        name=name,
         key=f"{op.name}({types}) {{{op.attrs}}}",
         build=lambda: build(op, symbols),
-        operands=(*(Input(i) for i in range(len(op.inputs))), *(Output(i) for i in range(len(op.outputs)))),
+        operands=tuple(operands),
         symbols=tuple(symbols),
     )
 
 
+def _turned(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array.swapaxes(-1, -2))
+
+
 def kernel_of(op: Op, known: Sequence[bool]) -> Kernel | None:
-    return template_of(op, known) or generated(op)
+    return template_of(op, known) or generated(op, known)
 
 
 def _nest(op: Op, symbols: Sequence[str]) -> Any:
@@ -61,13 +73,13 @@ def _nest(op: Op, symbols: Sequence[str]) -> Any:
     return nest_function(tir(), types, symbols, loop_nest(steps_of(op)))
 
 
-def _from(module: str, name: str) -> Callable[[Op, Sequence[str]], Any]:
+def _from(module: str, name: str, **options: Any) -> Callable[[Op, Sequence[str]], Any]:
     def build(op: Op, symbols: Sequence[str]) -> Any:
         from importlib import import_module
 
         from boundflow_tvm.backend import tir
 
-        return getattr(import_module(f"boundflow_tvm.codegen.{module}"), name)(tir(), op, symbols)
+        return getattr(import_module(f"boundflow_tvm.codegen.{module}"), name)(tir(), op, symbols, **options)
 
     return build
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from boundflow_core.extension import LoweringStrategy
+from boundflow_core.extension import TYPICAL_SIZE, LoweringStrategy
 from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.program import Op, Primitive, Value
-from boundflow_core.ir.types import size
+from boundflow_core.ir.types import Dim, concrete_dim, size
 from boundflow_tvm import blas, templates
 from boundflow_tvm.backend import unavailable
 from boundflow_tvm.fused import FUSED
@@ -21,23 +21,26 @@ WRITES = frozenset({*PRIMITIVES, *templates.CLAIMS, FUSED.name})
 # Of one thread of a present machine, for the choice between strategies only.
 BYTES_PER_SECOND = 1e10
 FLOPS_GENERATED = 1e10  # of loop nests
+FLOPS_TILES = 8e10  # of products in register tiles
 FLOPS_TEMPLATE = 4e10
 FLOPS_BLAS = 6e10
 CALL_BLAS = 1.5e-6
-CALL_VM = 5e-6
 
 
 def _elements(value: Value) -> int:
-    count = size(value.shape)
-    return count if isinstance(count, int) else count.coefficient
+    return _number(size(value.shape))
+
+
+def _number(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else concrete_dim(dim, dict.fromkeys(dim.symbols, TYPICAL_SIZE))
 
 
 def _flops(op: Op) -> float:
-    """Arithmetic operations with all symbols 1."""
+    """Arithmetic operations at typical sizes."""
     count = float(_elements(op.outputs[0]))
     if op.name == "matmul":
         depth = op.inputs[0].shape[-2 if op.attrs["transpose_a"] else -1]
-        return 2 * count * (depth if isinstance(depth, int) else depth.coefficient)
+        return 2 * count * _number(depth)
     if op.name in ("conv2d", "conv2d_input_grad"):
         weight, source = op.inputs[1], op.outputs[0] if op.name == "conv2d" else op.inputs[0]
         return 2.0 * _elements(source) * _elements(weight) / max(1, int(str(weight.shape[0])))
@@ -57,7 +60,9 @@ def _compiled_refuses(op: Op, known: Sequence[bool]) -> str | None:
 def _compiled_takes(op: Op, known: Sequence[bool]) -> float:
     kernel = template_of(op, known)
     if kernel is not None:
-        return max(_moved(op) / BYTES_PER_SECOND, kernel.flops / FLOPS_TEMPLATE)
+        return max(_moved(op) / BYTES_PER_SECOND, TYPICAL_SIZE * kernel.flops / FLOPS_TEMPLATE)
+    if op.name == "matmul" and not (op.attrs["transpose_b"] and not known[1]) and isinstance(op.outputs[0].shape[-1], int):
+        return max(_moved(op) / BYTES_PER_SECOND, _flops(op) / FLOPS_TILES)
     return max(_moved(op) / BYTES_PER_SECOND, _flops(op) / FLOPS_GENERATED)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from boundflow_core.extension import Executor, LoweringStrategy, Pass
+from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
 from boundflow_core.planner.layout import analyse_layout
@@ -120,7 +120,7 @@ def _lowering_table(
         if not offers or all(known):
             return Lowering(executor, _key(op, executor), f"executor {executor}")
         (best, name), *others = sorted(offers)
-        reason = f"{name} is estimated to take {best * 1e6:.3g} us at sizes of 1"
+        reason = f"{name} is estimated to take {best * 1e6:.3g} us at sizes of {TYPICAL_SIZE}"
         if others:
             reason += ", " + ", ".join(f"{other} {seconds * 1e6:.3g} us" for seconds, other in others)
         return Lowering(name, _key(op, name), reason)

@@ -17,20 +17,20 @@ __all__ = ["matmul"]
 ROWS = 4
 
 
-def matmul(t: Tir, op: Op, symbols: Sequence[str]) -> Any:
-    """The function of (x, y, result) for a primitive `matmul`."""
+def matmul(t: Tir, op: Op, symbols: Sequence[str], *, turned: bool = False) -> Any:
+    """The function of (x, y, result) for a primitive `matmul`; ``turned``: y's last two axes are exchanged for it."""
     frame = Frame(t, [v.type for v in (*op.inputs, *op.outputs)], symbols)
-    return frame.function(_Product(frame, op).leading(0, []))
+    return frame.function(_Product(frame, op, turned).leading(0, []))
 
 
 class _Product:
-    def __init__(self, frame: Frame, op: Op) -> None:
+    def __init__(self, frame: Frame, op: Op, turned: bool) -> None:
         x, y, out = (*op.inputs, *op.outputs)
         self.frame, self.t = frame, frame.t
         self.dtype = str(out.type.dtype)
         self.lead: Shape = out.shape[:-2]
         self.rows, self.columns = out.shape[-2:]
-        self.a, self.b = op.attrs["transpose_a"], op.attrs["transpose_b"]
+        self.a, self.b = op.attrs["transpose_a"], op.attrs["transpose_b"] != turned
         self.depth: Dim = x.shape[-2] if self.a else x.shape[-1]
         self.shapes = (x.shape, y.shape, out.shape)
         self.lanes = 16 if self.dtype == "float32" else 8
@@ -67,13 +67,13 @@ class _Product:
         return self.t.store(self.frame.buffers[2], at, value)
 
     def _blocks(self, extent: Dim, step: int, body: Callable[[Any, int], Any], name: str) -> list[Any]:
-        """Calls ``body(start, count)`` for whole blocks of ``step``, then for single ones."""
+        """Calls ``body(start, count)`` for whole blocks of ``step``, then for the rest, or for single ones of it."""
         t, parts = self.t, []
         if isinstance(extent, int):
             if whole := extent // step:
                 parts.append(t.loop(whole, lambda i: body(i * t.int(step), step), name))
             if rest := extent % step:
-                parts.append(t.loop(rest, lambda i: body(t.int(whole * step) + i, 1), name + "_rest"))
+                parts.append(body(t.int(whole * step), rest))
             return parts
         length = self.frame.dim(extent)
         blocks = t.t.truncdiv(length, t.int(step))
@@ -144,7 +144,7 @@ class _Product:
             if count == 1:
                 return t.seq(*(add(c, t.int(0), start) for c in range(width)))
             return t.seq(
-                *(t.loop(lanes, lambda lane, c=c: add(c, lane, start + lane), "lane") for c in range(width))
+                *(t.loop(count, lambda lane, c=c: add(c, lane, start + lane), "lane") for c in range(width))
             )
 
         joins = []

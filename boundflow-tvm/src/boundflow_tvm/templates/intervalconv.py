@@ -147,11 +147,11 @@ def _tile(
 ) -> None:
     """``count`` pixels of row ``y`` from ``x`` on, for one vector of channels."""
     (y, x, count), (ready, weight, offset, made) = at, arrays
-    sums = [w.local(count * lanes) for _ in range(2)]
+    sums = [[w.local(lanes) for _ in range(count)] for _ in range(2)]
     for p in range(count):
         begin = w.load(offset, group, 0, 0, 0, 0, lanes=lanes) if offset is not None else w.spread(0.0, lanes)
-        w.store(begin, sums[0], p * lanes, lanes=lanes)
-        w.store(w.spread(0.0, lanes), sums[1], p * lanes, lanes=lanes)
+        w.store(begin, sums[0][p], 0, lanes=lanes)
+        w.store(w.spread(0.0, lanes), sums[1][p], 0, lanes=lanes)
     with w.loop(layer.channels) as c, w.loop(layer.kernel[0]) as ky, w.loop(layer.kernel[1]) as kx:
         vector = w.keep(w.load(weight, group, c, ky, kx, 0, lanes=lanes))
         row = w.keep(y * layer.stride[0] + ky * layer.dilation[0])
@@ -159,10 +159,10 @@ def _tile(
         for part, factor in ((0, vector), (1, w.keep(w.absolute(vector)))):
             for p in range(count):
                 term = w.spread(w.load(ready, part, c, row, column + p * layer.stride[1]), lanes) * factor
-                held = w.load(sums[part], p * lanes, lanes=lanes)
-                w.store(held + term, sums[part], p * lanes, lanes=lanes)
+                held = sums[part][p]
+                w.store(w.load(held, 0, lanes=lanes) + term, held, 0, lanes=lanes)
     for p in range(count):
-        centre, radius = (w.keep(w.load(s, p * lanes, lanes=lanes)) for s in sums)
+        centre, radius = (w.keep(w.load(s[p], 0, lanes=lanes)) for s in sums)
         place = y * layer.positions[1] + x + p
         w.store(centre - radius, made, 0, place, 0, lanes=lanes)
         w.store(centre + radius, made, 1, place, 0, lanes=lanes)

@@ -101,30 +101,30 @@ def _build(inputs: int, columns: int, bias: bool, dtype: str, machine: Machine) 
             with w.loop(tile_count) as tile:
                 column = w.keep(tile * (vectors * lanes) + start)
                 size = vectors * lanes
-                sums = [w.local(rows * size) for _ in range(2)]
+                sums = [[w.local(size) for _ in range(rows)] for _ in range(2)]
                 for row in range(rows):
                     begin = w.load(offset, column, lanes=size) if offset is not None else w.spread(0.0, size)
-                    w.store(begin, sums[0], row * size, lanes=size)
-                    w.store(w.spread(0.0, size), sums[1], row * size, lanes=size)
+                    w.store(begin, sums[0][row], 0, lanes=size)
+                    w.store(w.spread(0.0, size), sums[1][row], 0, lanes=size)
                 base = w.keep(tile * (vectors * lanes * inputs) + start * inputs)
                 with w.loop(inputs) as k:
                     vector = w.keep(w.load(weight, base + k * size, lanes=size))
                     for part, factor in ((0, vector), (1, w.keep(w.absolute(vector)))):
                         for row in range(rows):
                             term = w.spread(w.load(ready, part, row, k), size) * factor
-                            held = w.load(sums[part], row * size, lanes=size)
-                            w.store(held + term, sums[part], row * size, lanes=size)
+                            held = sums[part][row]
+                            w.store(w.load(held, 0, lanes=size) + term, held, 0, lanes=size)
                 left = w.keep(w.minimum(w.integer(size), columns - column))
                 whole = start + tile_count * size <= columns
                 for row in range(rows):
-                    centre, radius = (w.keep(w.load(s, row * size, lanes=size)) for s in sums)
+                    centre, radius = (w.keep(w.load(s[row], 0, lanes=size)) for s in sums)
                     for target, value in ((low, centre - radius), (high, centre + radius)):
                         if whole:
                             w.store(value, target, first + row, column, lanes=size)
                         else:
-                            w.store(value, sums[0], row * size, lanes=size)
+                            w.store(value, sums[0][row], 0, lanes=size)
                             with w.loop(left) as lane:
-                                w.store(w.load(sums[0], lane + row * size), target, first + row, column + lane)
+                                w.store(w.load(sums[0][row], lane), target, first + row, column + lane)
 
     with w.loop(count // most) as group:
         block(w.keep(group * most), most)

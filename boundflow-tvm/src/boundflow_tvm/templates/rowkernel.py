@@ -285,7 +285,7 @@ class _Rows:
         rows = [w.keep(first + w.minimum(w.integer(lane), count - 1)) for lane in range(lanes)]
         self._gather(front, rows)
         with w.loop(self.copies) as copy:
-            self.sums = w.local(max(1, self.kinds) * SUMS * lanes)
+            self.sums = [w.local(SUMS * lanes) for _ in range(self.kinds)]
             self.total = w.local(lanes)
             w.store(w.spread(0.0, lanes), self.total, 0, lanes=lanes)
             self._kind_of: dict[tuple[int, str], int] = {}
@@ -368,21 +368,20 @@ class _Rows:
         """What elements add to the value within comes to the total at the end; short sums lose less."""
         w, lanes = self.w, self.lanes
         self._used: set[int] = set()
-        places = range(0, self.kinds * SUMS * lanes, lanes)
-        for place in places:
-            w.store(w.spread(0.0, lanes), self.sums, place, lanes=lanes)
+        for sums in self.sums:
+            for slot in range(SUMS):
+                w.store(w.spread(0.0, lanes), sums, slot * lanes, lanes=lanes)
         yield
         for kind in sorted(self._used):
-            parts = [w.load(self.sums, (kind * SUMS + k) * lanes, lanes=lanes) for k in range(SUMS)]
+            parts = [w.load(self.sums[kind], k * lanes, lanes=lanes) for k in range(SUMS)]
             total = (parts[0] + parts[1]) + (parts[2] + parts[3])
             w.store(w.load(self.total, 0, lanes=lanes) + total, self.total, 0, lanes=lanes)
 
     def _add(self, step: int, what: str, slot: int, term: Any) -> None:
         kind = self._kind_of.setdefault((step, what), len(self._kind_of))
         self._used.add(kind)
-        place = (kind * SUMS + slot % SUMS) * self.lanes
-        w = self.w
-        w.store(w.load(self.sums, place, lanes=self.lanes) + term, self.sums, place, lanes=self.lanes)
+        w, place, sums = self.w, slot % SUMS * self.lanes, self.sums[kind]
+        w.store(w.load(sums, place, lanes=self.lanes) + term, sums, place, lanes=self.lanes)
 
     def _finish(self, number: int, c: Any, y: Any, x: Any, value: Any, slot: int) -> None:
         """What is done with an element of map ``number`` when it is known."""
@@ -443,21 +442,20 @@ class _Rows:
 
     # -- products -----------------------------------------------------------------------------------------------------
 
-    def _tile(self, count: int, lanes: int) -> Any:
-        """Sums of a register tile, zero."""
+    def _tile(self, count: int, lanes: int) -> list[Any]:
+        """Sums of a register tile, zero: small arrays each, as TVM takes memory from elsewhere for large ones."""
         w = self.w
-        sums = w.local(count * lanes)
-        for k in range(count):
-            w.store(w.spread(0.0, lanes), sums, k * lanes, lanes=lanes)
+        sums = [w.local(lanes) for _ in range(count)]
+        for part in sums:
+            w.store(w.spread(0.0, lanes), part, 0, lanes=lanes)
         return sums
 
-    def _multiply(self, sums: Any, vector: Any, weights: list[Any], lanes: int) -> None:
+    def _multiply(self, sums: list[Any], vector: Any, weights: list[Any], lanes: int) -> None:
         """Adds a vector, of one register or several, times each weight to the tile."""
         w = self.w
         vector = w.keep(vector)
-        for c, weight in enumerate(weights):
-            term = vector * w.spread(weight, lanes)
-            w.store(w.load(sums, c * lanes, lanes=lanes) + term, sums, c * lanes, lanes=lanes)
+        for part, weight in zip(sums, weights, strict=True):
+            w.store(w.load(part, 0, lanes=lanes) + vector * w.spread(weight, lanes), part, 0, lanes=lanes)
 
     def _flat(self, number: int) -> Any:
         """Map ``number`` as [elements, lanes]."""
@@ -498,7 +496,7 @@ class _Rows:
         corner = (g * group.size + group.start) * height + j * step.stride[0] + down.first
         corner = w.keep(corner * width + first * step.stride[1] + across.first)
         for p, c in product(range(pixels), range(group.size)):
-            value = w.load(sums, (c * pixels + p) * self.lanes, lanes=self.lanes)
+            value = w.load(sums[c], p * self.lanes, lanes=self.lanes)
             place = corner + (c * height * width + p * step.stride[1])
             w.store(value, self.raw, place, 0, lanes=self.lanes)
 
@@ -514,7 +512,7 @@ class _Rows:
                     weights = [w.load(weight, base + k * group.size + c) for c in range(group.size)]
                     self._multiply(sums, w.load(source, k, 0, lanes=self.lanes), weights, self.lanes)
                 for c in range(group.size):
-                    value = w.load(sums, c * self.lanes, lanes=self.lanes)
+                    value = w.load(sums[c], 0, lanes=self.lanes)
                     w.store(value, self.raw, g * group.size + (group.start + c), 0, lanes=self.lanes)
 
     def _pad(self, step: Pad) -> None:

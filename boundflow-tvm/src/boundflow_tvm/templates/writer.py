@@ -49,7 +49,8 @@ class Writer:
 
     def local(self, count: int, dtype: str | None = None) -> Buffer:
         """A small array of the function's own, in registers where all indices are known."""
-        buffer = self._declare((self._int(count),), dtype or self.dtype, self._name("l"), scope="local", layout=None)
+        size = self._t.IntImm("int32", count)  # of scope "local", or of another type, TVM takes it from a pool
+        buffer = self._declare((size,), dtype or self.dtype, self._name("l"), layout=None)
         self._emit(self._t.AllocBuffer(buffer))
         return buffer
 
