@@ -12,7 +12,7 @@ import platform
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -248,30 +248,30 @@ def tir() -> Tir:
     return Tir()
 
 
-def compile_module(generated: Mapping[Any, Any], written: Mapping[Any, Any], public: Collection[str]) -> bytes:
+def compile_module(generated: Mapping[Any, Any], written: Mapping[Any, Any], public: Mapping[Any, Any]) -> bytes:
     """An object file of functions by name.
 
     Args:
         generated: functions in which nothing is simplified: TVM takes x * 0 for 0, also where x is NaN or infinite.
-        written: functions of templates, whose vectors and unrolled loops need it.
-        public: names of those that get the calling convention of the foreign function interface.
+        written: functions of templates, which go through TVM's own pipeline: their vectors and unrolled loops need it.
+        public: functions that call these, with the calling convention of the foreign function interface.
     """
     t = tir()
     tvm, passes = t.tvm, t.t.transform
     target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
     bind = passes.BindTarget(target.with_host(target))
-    loops = [passes.FlattenBuffer(), passes.VectorizeLoop(True), passes.UnrollLoop()]
-    lower = [passes.AnnotateEntryFunc(), passes.MakePackedAPI(), passes.LowerTVMBuiltin(), passes.LowerIntrin()]
-    table = {name: f.with_attr("global_symbol", name.name_hint) if name.name_hint in public else f
-             for name, f in generated.items()}  # fmt: skip
+    pipeline, finalize, _ = t.t.get_default_tir_pipeline(target)
+    callers = {name: f.with_attr("global_symbol", name.name_hint) for name, f in public.items()}
+    plain = [bind, passes.FlattenBuffer(), passes.VectorizeLoop(True), passes.UnrollLoop(), passes.MakePackedAPI()]
+    module = tvm.transform.Sequential(plain)(tvm.IRModule({**generated, **callers}))
     if written:
-        # Of TVM's own pipeline the passes that matter for them: it takes twice as long for the same code.
-        first = [passes.FlattenBuffer(), passes.NarrowDataType(32), passes.StorageRewrite(), passes.StmtSimplify()]
-        ready = tvm.transform.Sequential([bind, *first])(tvm.IRModule(dict(written)))
+        # TVM takes a function that is alone for one that is called from outside, so there is another one with them.
+        alone = t.name("alone")
+        ready = pipeline(bind(tvm.IRModule({**written, alone: t.function([], t.t.Evaluate(t.int(0)))})))
         names = {name.name_hint: name for name in written}
-        table |= {names[name.name_hint]: t.placed(function) for name, function in ready.functions.items()}
-    module = tvm.transform.Sequential([bind, *loops, *lower])(tvm.IRModule(table))
-    code = tvm.get_global_func("target.build.llvm")(module, target)
+        functions = {name: t.placed(f) for hint, name in names.items() for f in [ready[hint]]}
+        module = tvm.IRModule({**dict(module.functions.items()), **functions})
+    code = tvm.get_global_func("target.build.llvm")(finalize()(module), target)
     with tempfile.TemporaryDirectory(prefix="boundflow-") as folder:
         path = Path(folder) / "kernels.o"
         code.write_to_file(str(path), "o")

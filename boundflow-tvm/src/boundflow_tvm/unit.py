@@ -64,8 +64,7 @@ class Unit:
             if (kernel.name, kernel.key) not in made:
                 callee = made[kernel.name, kernel.key] = _callee(t, kernel, t.name(f"kernel_{len(made)}"))
                 (generated if isinstance(kernel, Generated) else written)[callee.name] = callee.function
-        public = {f"run_{number}": self._run(t, run, made) for number, run in enumerate(self.runs)}
-        generated |= {t.name(name): function for name, function in public.items()}
+        public = {t.name(f"run_{number}"): self._run(t, run, made) for number, run in enumerate(self.runs)}
         return compile_module(generated, written, public)
 
     def _run(self, t: Tir, run: Sequence[Launch], made: dict[tuple[str, str], _Callee]) -> Any:
