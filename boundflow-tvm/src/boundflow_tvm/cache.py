@@ -8,17 +8,19 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from boundflow_tvm.backend import load
 
-__all__ = ["KERNELS", "KernelCache", "KernelCounts", "cache_folder"]
+__all__ = ["KERNELS", "KernelCache", "KernelCounts", "cache_folder", "clear_folder", "kept_files"]
 
 VARIABLE = "BOUNDFLOW_CACHE_DIR"
 MAGIC = b"boundflow kernels 1\n"
 SUFFIX = ".kernels"
+WRITING = ".writing-"
 
 Functions = Callable[[str], Callable[..., Any]]
 
@@ -118,7 +120,7 @@ def _digest(code: bytes) -> bytes:
 def _write(path: Path, digest: str, code: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=WRITING, dir=path.parent)
     except OSError:
         return  # no place to keep it
     try:
@@ -130,6 +132,26 @@ def _write(path: Path, digest: str, code: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def kept_files(folder: Path) -> dict[Path, int]:
+    """The files of the cache with their sizes, unfinished ones of processes that were killed among them."""
+    found: dict[Path, int] = {}
+    for pattern in ("*" + SUFFIX, WRITING + "*"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):  # another process may have removed it
+                found[path] = path.stat().st_size
+    return found
+
+
+def clear_folder(folder: Path) -> tuple[int, int]:
+    """Removes the files of the cache; gives the number and the bytes of those that are gone."""
+    count = size = 0
+    for path, length in kept_files(folder).items():
+        with suppress(OSError):
+            path.unlink()
+            count, size = count + 1, size + length
+    return count, size
 
 
 KERNELS = KernelCache()
