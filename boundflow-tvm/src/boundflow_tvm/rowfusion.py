@@ -190,5 +190,4 @@ def _known(dim: object) -> int:
 
 def _attrs(program: RowProgram) -> Attrs:
 
-
     return Attrs(program=program)

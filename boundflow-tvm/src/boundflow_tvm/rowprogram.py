@@ -168,4 +168,3 @@ ROW_PROGRAM = Composite(
     "rows through relaxations, adjoints of convolutions, products and sums: the rows below, their value, or both",
     _decompose,
 )
-

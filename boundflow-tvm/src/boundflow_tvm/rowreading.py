@@ -448,7 +448,9 @@ def _reduce_sum(reading: Reading, op: Op) -> bool:
     elif state.kind == "columns of channels" and axes == (rank - 2,):
         reading.states[out] = replace(state, kind="channels")
     elif state.factor is not None and axes == (rank - 1,):
-        number = state.chain.operand(Operand(state.factor, "constant"), -1 if state.kind != "weighted" else state.number)
+        number = state.chain.operand(
+            Operand(state.factor, "constant"), -1 if state.kind != "weighted" else state.number
+        )
         kind = VectorBias if state.kind == "weighted" else ChannelBias
         state.chain.steps.append(kind(state.number, number))
         reading.states[out] = Sum(((state.chain, out),))

@@ -168,9 +168,7 @@ def _tile(
         w.store(centre + radius, made, 1, place, 0, lanes=lanes)
 
 
-def _turn_out(
-    w: Writer, layer: _Layer, made: Any, part: int, result: Any, at: tuple[Any, Any], lanes: int
-) -> None:
+def _turn_out(w: Writer, layer: _Layer, made: Any, part: int, result: Any, at: tuple[Any, Any], lanes: int) -> None:
     """[pixels, channels of a vector] to [channels, pixels]."""
     (image, group), pixels = at, layer.positions[0] * layer.positions[1]
     if pixels < lanes or layer.outputs % lanes:

@@ -134,9 +134,7 @@ def _build(inputs: int, columns: int, bias: bool, dtype: str, machine: Machine) 
     return w.function()
 
 
-def _centre_radius(
-    w: Writer, bounds: tuple[Any, Any], row: Any, ready: Any, place: int, size: int, lanes: int
-) -> None:
+def _centre_radius(w: Writer, bounds: tuple[Any, Any], row: Any, ready: Any, place: int, size: int, lanes: int) -> None:
     """Halves first, as their sum cannot overflow."""
 
     def part(start: Any, count: int) -> None:

@@ -175,7 +175,11 @@ def _weight(step: Adjoint | Linear, source: MapShape, machine: Machine, dtype: s
 
 def _pack_linear(weight: NDArray[Any], size: int) -> NDArray[Any]:
     """[inputs, columns] as a row of [inputs, columns of a tile], tile after tile."""
-    cut = [weight[:, t.start + k * t.size : t.start + (k + 1) * t.size] for t in tiles(weight.shape[1], size) for k in range(t.count)]
+    cut = [
+        weight[:, t.start + k * t.size : t.start + (k + 1) * t.size]
+        for t in tiles(weight.shape[1], size)
+        for k in range(t.count)
+    ]
     return np.concatenate([np.ascontiguousarray(part).reshape(-1) for part in cut])
 
 
@@ -256,7 +260,10 @@ class _Rows:
     def write(self) -> Any:
         w, lanes, rows = self.w, self.lanes, self.count
         if self.region_of is None:
-            with w.loop(1 if self.program.ragged else self.front[0]) as region, w.loop((rows + lanes - 1) // lanes) as n:
+            with (
+                w.loop(1 if self.program.ragged else self.front[0]) as region,
+                w.loop((rows + lanes - 1) // lanes) as n,
+            ):
                 first = w.keep(n * lanes)
                 self._block(region, first, w.keep(w.minimum(rows - first, w.integer(lanes))))
             return w.function()
@@ -387,6 +394,8 @@ class _Rows:
         """What is done with an element of map ``number`` when it is known."""
         w, lanes = self.w, self.lanes
         value = w.keep(value)
+        for storage, array in zip(self.storages[number], self.kept[number], strict=True):
+            w.store(value, array, *storage.index(c, y, x), lanes=lanes)  # first: sums read it
         self._shape = self.shapes[number]
         for place, (target, step) in enumerate(self.made):
             if isinstance(step, Add):
@@ -415,8 +424,6 @@ class _Rows:
             elif isinstance(step, Concretize):
                 centre, radius = self._of_region(step.centre, c, y, x), self._of_region(step.radius, c, y, x)
                 self._add(place, "", slot, value * centre - w.absolute(value) * radius)
-        for storage, array in zip(self.storages[number], self.kept[number], strict=True):
-            w.store(value, array, *storage.index(c, y, x), lanes=lanes)
 
     def _of_region(self, operand: int, c: Any, y: Any, x: Any) -> Any:
         if operand in self.held:

@@ -12,7 +12,7 @@ from boundflow_tvm.templates.rowsteps import Adjoint, ChannelBias, Linear, RowPr
 
 __all__ = ["row_program"]
 
-VERSION = 1
+VERSION = 2
 
 
 def row_program(op: Op, known: Sequence[bool]) -> Kernel | None:

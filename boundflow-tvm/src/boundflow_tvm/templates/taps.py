@@ -29,7 +29,9 @@ def phases(size: int, kernel: int, stride: int, padding: int) -> list[Phase]:
     """
     found = []
     for first in range(min(stride, size)):
-        taps = sorted(((first + padding - k) // stride, k) for k in range(kernel) if (first + padding - k) % stride == 0)
+        taps = sorted(
+            ((first + padding - k) // stride, k) for k in range(kernel) if (first + padding - k) % stride == 0
+        )
         found.append(Phase(first, -(-(size - first) // stride), tuple(taps)))
     return found
 
