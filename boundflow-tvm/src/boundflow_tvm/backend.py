@@ -159,7 +159,8 @@ class Tir:
         return self.t.BufferLoad(buffer, [at])
 
     def select(self, condition: Any, yes: Any, no: Any) -> Any:
-        return self.t.Select(condition, yes, no)
+        # of a Select, TVM's analysis of integer sets takes the product with another one, and fails on floats
+        return self.t.if_then_else(condition, yes, no)
 
     def call(self, name: str, dtype: str, *arguments: Any) -> Any:
         """A function of the C library."""
