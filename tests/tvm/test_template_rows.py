@@ -1,4 +1,4 @@
-"""Row programs, compiled, against their steps in primitives: tails of lanes and tiles, regions, windows, mirrored rows."""
+"""Row programs, compiled, against their steps in primitives: tails of lanes and tiles, regions, windows, negatives."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ Between two layers, the rows of a block stay in the processor's cache; what a ca
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from boundflow_core.ir.constants import frozen
@@ -13,7 +12,8 @@ from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import Attrs, Shape
 from boundflow_core.planner.rewrite import Rewriter, begin
 from boundflow_tvm.rowprogram import ROW_PROGRAM
-from boundflow_tvm.rowreading import Chain, MapState, Operand, Partial, Reading, Sum
+from boundflow_tvm.rowreading import Reading
+from boundflow_tvm.rowstates import Chain, MapState, Operand, Partial, Sum
 from boundflow_tvm.templates.rowsteps import Gathered, MapShape, RowProgram
 
 __all__ = ["fuse_rows"]

@@ -7,14 +7,15 @@ go through; its steps are those of a row program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import Dim, Shape, size
 from boundflow_core.planner.partition import dependencies
+from boundflow_tvm.rowstates import Chain, MapState, Operand, Partial, State, Sum
 from boundflow_tvm.templates.rowsteps import (
     Add,
     Adjoint,
@@ -25,97 +26,10 @@ from boundflow_tvm.templates.rowsteps import (
     MapShape,
     Pad,
     Relu,
-    Step,
     VectorBias,
 )
 
-__all__ = ["Chain", "MapState", "Operand", "Partial", "Reading", "Sum"]
-
-
-@dataclass(frozen=True)
-class Operand:
-    """What a step reads, beside maps.
-
-    Attributes:
-        kind: "constant" as it is; "region" for a map per region; "row" for one per row; "window" for windows of
-            ``value`` [B, C, H, W], cut out by the operation ``cut``.
-    """
-
-    value: Value
-    kind: str
-    cut: Op | None = None
-
-
-@dataclass(eq=False)
-class Chain:
-    """Steps on the rows ``start`` [*front, *map].
-
-    Attributes:
-        mirrored: the negatives of the rows go through too, behind them.
-        region: index [R] of the region of each row, where a step needs it and there is only one axis of rows.
-        shapes: of each map, by number.
-        operands: by number; 0 is ``start`` itself.
-    """
-
-    start: Value
-    front: Shape
-    mirrored: bool
-    channels_last: bool
-    shapes: list[MapShape]
-    steps: list[Step] = field(default_factory=list)
-    operands: list[tuple[Operand, int]] = field(default_factory=list)
-    region: Value | None = None
-    broken: bool = False
-
-    @property
-    def ragged(self) -> bool:
-        return len(self.front) == 1
-
-    @property
-    def out(self) -> Shape:
-        """Leading axes of the results."""
-        return (*self.front[:-1], self.front[-1] * (2 if self.mirrored else 1))
-
-    def made(self, step: Step, shape: MapShape) -> int:
-        self.steps.append(step)
-        self.shapes.append(shape)
-        return len(self.shapes) - 1
-
-    def operand(self, operand: Operand, of: int) -> int:
-        """Its number, as read together with map ``of``."""
-        if (operand, of) not in self.operands:
-            self.operands.append((operand, of))
-        return self.operands.index((operand, of)) + 1
-
-
-@dataclass(frozen=True)
-class MapState:
-    """A map; behind the axes of the rows lie those of ``axes``: "chw", "hwc" or, of all elements in order, "n"."""
-
-    chain: Chain
-    number: int
-    axes: str
-
-
-@dataclass(frozen=True)
-class Partial:
-    """On the way from a map to a sum per row; ``kind`` says how far."""
-
-    chain: Chain
-    number: int
-    kind: str
-    factor: Value | None = None
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A sum per row of ``terms``: values that hold one, with their chains, and of other values, ``rest``."""
-
-    terms: tuple[tuple[Chain, Value], ...]
-    rest: tuple[Value, ...] = ()
-
-
-State = MapState | Partial | Sum
+__all__ = ["Reading"]
 
 
 class Reading:
@@ -141,8 +55,8 @@ class Reading:
         self._leave(program.outputs.values())
         self.chains = [chain for chain in self._all if self._is_whole(chain)]
 
-    def _leave(self, values: Sequence[Value] | object) -> None:
-        for value in values:  # type: ignore[attr-defined]
+    def _leave(self, values: Iterable[Value]) -> None:
+        for value in values:
             state = self.states.get(value)
             if isinstance(state, Partial):
                 state.chain.broken = True
@@ -335,8 +249,7 @@ def _reshape(reading: Reading, op: Op) -> bool:
     chain, rows = state.chain, size(state.chain.out)
     channels, height, width = chain.shapes[state.number]
     if isinstance(state, Partial):
-        ready = state.kind == "column sums" and _behind(out.shape, rows) == (channels,)
-        if ready or (state.kind == "channels" and _behind(out.shape, rows) == (channels,)):
+        if state.kind in ("column sums", "channels") and _behind(out.shape, rows) == (channels,):
             reading.states[out] = replace(state, kind="channels")
             return True
         return False
@@ -351,9 +264,9 @@ def _reshape(reading: Reading, op: Op) -> bool:
             return False
         reading.states[out] = replace(state)
         return True
-    if behind == (channels, height, width):
-        reading.states[out] = replace(state, axes="chw")
-    elif len(behind) == 3 and (height, width) == (1, 1) and _remap(chain, state.number, behind):
+    if behind == (channels, height, width) or (
+        len(behind) == 3 and (height, width) == (1, 1) and _remap(chain, state.number, behind)
+    ):
         reading.states[out] = replace(state, axes="chw")
     elif size(behind) == channels * height * width:
         reading.states[out] = replace(state, axes="n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 
 import numpy as np
 
@@ -41,7 +42,7 @@ CLASSES: Mapping[str, Machine] = {
 def machine() -> Machine:
     """The class of this CPU."""
     try:
-        from numpy._core._multiarray_umath import __cpu_features__ as features
+        core = import_module("numpy._core._multiarray_umath")
     except ImportError:  # NumPy 1
-        from numpy.core._multiarray_umath import __cpu_features__ as features
-    return next(found for feature, found in CLASSES.items() if not feature or features.get(feature))
+        core = import_module("numpy.core._multiarray_umath")
+    return next(found for feature, found in CLASSES.items() if not feature or core.__cpu_features__.get(feature))

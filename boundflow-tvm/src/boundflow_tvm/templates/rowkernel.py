@@ -9,18 +9,16 @@ at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from boundflow_tvm.templates.interface import Input, Operand, Output, Packed, Scratch
 from boundflow_tvm.templates.lanes import transposed
 from boundflow_tvm.templates.machine import Machine
+from boundflow_tvm.templates.rowlayout import Part, largest, origins, parts_of, storages_of, weight_size
 from boundflow_tvm.templates.rowsteps import (
     Add,
     Adjoint,
@@ -37,166 +35,12 @@ from boundflow_tvm.templates.rowsteps import (
     maps_read,
     shapes_of,
 )
-from boundflow_tvm.templates.taps import Phase, Tile, border, phases, tile_sizes, tiles
+from boundflow_tvm.templates.taps import Tile, tiles
 from boundflow_tvm.templates.writer import Writer
 
-__all__ = ["build_rows", "multiplications", "row_operands"]
+__all__ = ["build_rows"]
 
 SUMS = 4  # sums of one kind side by side, so that an addition need not wait for the one before
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """Where a map is kept for later steps: [H, C, W, lanes] with a border, or [elements, lanes] without."""
-
-    shape: MapShape
-    before: tuple[int, int] = (0, 0)
-    after: tuple[int, int] = (0, 0)
-    spatial: bool = False
-    channels_last: bool = False
-
-    def array(self, lanes: int) -> tuple[int, ...]:
-        c, h, w = self.shape
-        if not self.spatial:
-            return c * h * w, lanes
-        return h + self.before[0] + self.after[0], c, w + self.before[1] + self.after[1], lanes
-
-    def index(self, c: Any, y: Any, x: Any) -> tuple[Any, ...]:
-        if self.channels_last:
-            return ((y * self.shape[2] + x) * self.shape[0] + c, 0)
-        if not self.spatial:
-            return ((c * self.shape[1] + y) * self.shape[2] + x, 0)
-        return y + self.before[0], c, x + self.before[1], 0
-
-
-def _storages(program: RowProgram) -> dict[int, list[_Storage]]:
-    """What is kept of each map, the first kind also for sums."""
-    shapes, found = shapes_of(program), {}
-    for number, shape in enumerate(shapes):
-        kept = []
-        adjoints = [s for s in program.steps if isinstance(s, Adjoint) and s.source == number]
-        if adjoints:
-            sides = [
-                [border(phases(s.onto[1 + a], s.kernel[a], s.stride[a], s.padding[a]), shape[1 + a]) for a in (0, 1)]
-                for s in adjoints
-            ]
-            before, after = (tuple(max(side[a][k] for side in sides) for a in (0, 1)) for k in (0, 1))
-            kept.append(_Storage(shape, before, after, spatial=True))
-        linear = any(isinstance(s, (Linear, Pad)) and s.source == number for s in program.steps)
-        # Operands of a sum: the one that is made first is kept until the other one is.
-        first = any(isinstance(s, Add) and number == min(s.one, s.other) for s in program.steps)
-        handed_on = number in program.results
-        if linear or (first and not adjoints) or (handed_on and not program.channels_last):
-            kept.append(_Storage(shape))
-        if handed_on and program.channels_last:
-            kept.append(_Storage(shape, channels_last=True))
-        found[number] = kept
-    return found
-
-
-def row_operands(program: RowProgram, dtype: str, machine: Machine) -> tuple[Operand, ...]:
-    """The kernel's parameters, in order."""
-    lanes, shapes, gathered = machine.lanes(dtype), shapes_of(program), dict(program.gathered)
-    found: list[Operand] = [Input(0), *([Input(program.region)] if program.region is not None else [])]
-    found += [Input(number) for number in maps_read(program)]
-    found += [Input(number) for number in _origins(program)]
-    found += [Input(step.rows) for step in program.steps if isinstance(step, Enter)]
-    for step in program.steps:
-        if isinstance(step, (ChannelBias, VectorBias)):
-            found.append(Input(step.bias))
-        elif isinstance(step, (Adjoint, Linear)):
-            found.append(_weight(step, shapes[step.source], machine, dtype))
-    found += [Scratch((int(np.prod(shape)), lanes), dtype) for n, shape in maps_read(program).items() if n in gathered]
-    found.append(Scratch((_largest(program), lanes), dtype))
-    for kept in _storages(program).values():
-        found += [Scratch(storage.array(lanes), dtype) for storage in kept]
-    found += [Output(k) for k in range(len(program.results) + program.value)]
-    return tuple(found)
-
-
-def _origins(program: RowProgram) -> list[int]:
-    """Operands with the origins of windows, once each."""
-    return list(dict.fromkeys(g.origin for _, g in program.gathered if g.origin is not None))
-
-
-def _largest(program: RowProgram) -> int:
-    """Elements of the largest map that is made anew."""
-    onto = [step.onto for step in program.steps if isinstance(step, (Adjoint, Linear, Enter, Pad))]
-    return max(int(np.prod(shape)) for shape in (program.start, *onto))
-
-
-def multiplications(program: RowProgram) -> int:
-    """Of one row, in convolutions and products."""
-    shapes, total = shapes_of(program), 0
-    for step in program.steps:
-        if isinstance(step, Adjoint):
-            total += int(np.prod(shapes[step.source])) * step.kernel[0] * step.kernel[1] * step.onto[0]
-        elif isinstance(step, Linear):
-            total += int(np.prod(shapes[step.source])) * int(np.prod(step.onto))
-    return total
-
-
-# -- weights ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The phases of an adjoint in both axes, its register tile, and where its weights lie."""
-
-    rows: Phase
-    columns: Phase
-    pixels: int
-    channels: int
-    start: int
-    depth: int
-
-
-def _parts(step: Adjoint, channels: int, accumulators: int) -> list[_Part]:
-    found, at = [], 0
-    axes = [phases(step.onto[1 + a], step.kernel[a], step.stride[a], step.padding[a]) for a in (0, 1)]
-    for rows, columns in product(*axes):
-        pixels, count = tile_sizes(columns.count, step.onto[0], accumulators)
-        found.append(_Part(rows, columns, pixels, count, at, len(columns.taps) * channels))
-        at += len(rows.taps) * len(columns.taps) * channels * step.onto[0]
-    return found
-
-
-def _weight(step: Adjoint | Linear, source: MapShape, machine: Machine, dtype: str) -> Packed:
-    if isinstance(step, Linear):
-        size = machine.accumulators
-        return Packed((step.weight,), lambda w: _pack_linear(w, size), f"rows/linear/{size}")
-
-    def pack(weight: NDArray[Any]) -> NDArray[Any]:
-        return _pack_adjoint(weight, _parts(step, source[0], machine.accumulators))
-
-    geometry = (step.kernel, step.stride, step.padding, step.onto)
-    return Packed((step.weight,), pack, f"rows/adjoint/{geometry}/{machine.accumulators}")
-
-
-def _pack_linear(weight: NDArray[Any], size: int) -> NDArray[Any]:
-    """[inputs, columns] as a row of [inputs, columns of a tile], tile after tile."""
-    cut = [
-        weight[:, t.start + k * t.size : t.start + (k + 1) * t.size]
-        for t in tiles(weight.shape[1], size)
-        for k in range(t.count)
-    ]
-    return np.concatenate([np.ascontiguousarray(part).reshape(-1) for part in cut])
-
-
-def _pack_adjoint(weight: NDArray[Any], parts: list[_Part]) -> NDArray[Any]:
-    """[O, C, kh, kw] as [rows, O, columns, channels of a tile], tile after tile and phase after phase."""
-    found = []
-    for part in parts:
-        rows, columns = [k for _, k in part.rows.taps], [k for _, k in part.columns.taps]
-        chosen = weight[:, :, rows][:, :, :, columns].transpose(2, 0, 3, 1)
-        for tile in tiles(weight.shape[1], part.channels):
-            for k in range(tile.count):
-                first = tile.start + k * tile.size
-                found.append(np.ascontiguousarray(chosen[..., first : first + tile.size]).reshape(-1))
-    return np.concatenate(found)
-
-
-# -- code -------------------------------------------------------------------------------------------------------------
 
 
 class _Rows:
@@ -205,7 +49,7 @@ class _Rows:
     def __init__(self, program: RowProgram, dtype: str, machine: Machine) -> None:
         self.program, self.machine, self.lanes = program, machine, machine.lanes(dtype)
         self.w = w = Writer(dtype)
-        self.shapes, self.storages = shapes_of(program), _storages(program)
+        self.shapes, self.storages = shapes_of(program), storages_of(program)
         self.made = made(program)
         start, order = program.start, self._order
         regions, rows = w.size("B"), w.size("R")
@@ -224,7 +68,7 @@ class _Rows:
                 self.maps[number] = w.param((*self.front, *order(shape)))
             else:
                 self.maps[number] = w.param((regions, *way.extent, shape[0]))
-        self.origins = {number: w.param((rows,), "int64") for number in _origins(program)}
+        self.origins = {number: w.param((rows,), "int64") for number in origins(program)}
         out = (*self.front[:-1], rows * self.copies)
         self.more = {
             number: w.param((*out, *order(step.onto)))
@@ -238,10 +82,10 @@ class _Rows:
             elif isinstance(step, VectorBias):
                 self.constants[number] = w.param(self.shapes[step.source])
             elif isinstance(step, (Adjoint, Linear)):
-                self.constants[number] = w.param((_weight_size(step, self.shapes[step.source]),))
+                self.constants[number] = w.param((weight_size(step, self.shapes[step.source]),))
         read = maps_read(program)
         self.held = {n: w.param((int(np.prod(read[n])), self.lanes)) for n in read if n in self.gathered}
-        self.raw = w.param((_largest(program), self.lanes))
+        self.raw = w.param((largest(program), self.lanes))
         self.kept = {m: [w.param(s.array(self.lanes)) for s in found] for m, found in self.storages.items()}
         self.results = [w.param((*out, *order(self.shapes[number]))) for number in program.results]
         self.value = w.param(out) if program.value else None
@@ -471,7 +315,7 @@ class _Rows:
 
     def _adjoint(self, step: Adjoint) -> None:
         w = self.w
-        for part in _parts(step, self.shapes[step.source][0], self.machine.accumulators):
+        for part in parts_of(step, self.shapes[step.source][0], self.machine.accumulators):
             used = part.start
             for group in tiles(step.onto[0], part.channels):
                 for pixels in tiles(part.columns.count, part.pixels):
@@ -480,7 +324,7 @@ class _Rows:
                 used += group.count * group.size * len(part.rows.taps) * part.depth
 
     def _phase_tile(
-        self, step: Adjoint, part: _Part, group: Tile, pixels: int, at: tuple[Any, Any, Any], weights: int
+        self, step: Adjoint, part: Part, group: Tile, pixels: int, at: tuple[Any, Any, Any], weights: int
     ) -> None:
         """A register tile of one phase: row ``j``, group of channels ``g``, pixels from ``first`` on."""
         w, (j, g, first) = self.w, at
@@ -497,8 +341,8 @@ class _Rows:
                 place = w.keep(base + (t * part.depth + k * width) * group.size)
                 for x in range(width):
                     vector = w.load(source, row + t, k, column + x, 0, lanes=pixels * self.lanes)
-                    weights = [w.load(weight, place + (x * group.size + c)) for c in range(group.size)]
-                    self._multiply(sums, vector, weights, pixels * self.lanes)
+                    factors = [w.load(weight, place + (x * group.size + c)) for c in range(group.size)]
+                    self._multiply(sums, vector, factors, pixels * self.lanes)
         _, height, width = step.onto
         corner = (g * group.size + group.start) * height + j * step.stride[0] + down.first
         corner = w.keep(corner * width + first * step.stride[1] + across.first)
@@ -533,17 +377,9 @@ class _Rows:
             place = (c * height + y + step.low[0]) * width + x + step.low[1]
             w.store(value, self.raw, place, 0, lanes=self.lanes)
 
-    _make = {Adjoint: _adjoint, Linear: _linear, Pad: _pad}
-
-
-def _weight_size(step: Adjoint | Linear, source: MapShape) -> int:
-    if isinstance(step, Linear):
-        return int(np.prod(source)) * int(np.prod(step.onto))
-    axes = [phases(step.onto[1 + a], step.kernel[a], step.stride[a], step.padding[a]) for a in (0, 1)]
-    taps = [sum(len(phase.taps) for phase in axis) for axis in axes]
-    return max(1, taps[0] * taps[1] * source[0] * step.onto[0])
+    _make: ClassVar[Mapping[type, Callable[..., None]]] = {Adjoint: _adjoint, Linear: _linear, Pad: _pad}
 
 
 def build_rows(program: RowProgram, dtype: str, machine: Machine) -> Any:
-    """The TVM function; its parameters are those of :func:`row_operands`."""
+    """The TVM function; its parameters are those of :func:`.rowlayout.row_operands`."""
     return _Rows(program, dtype, machine).write()

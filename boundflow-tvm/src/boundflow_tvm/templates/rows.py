@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from boundflow_core.ir.program import Op
 from boundflow_tvm.templates.interface import Kernel
 from boundflow_tvm.templates.machine import machine
-from boundflow_tvm.templates.rowkernel import build_rows, multiplications, row_operands
+from boundflow_tvm.templates.rowkernel import build_rows
+from boundflow_tvm.templates.rowlayout import multiplications, row_operands
 from boundflow_tvm.templates.rowsteps import Adjoint, ChannelBias, Linear, RowProgram, VectorBias
 
 __all__ = ["row_program"]

@@ -24,8 +24,8 @@ class Phase:
 def phases(size: int, kernel: int, stride: int, padding: int) -> list[Phase]:
     """The input's elements by their place within a stride; those that nothing reads have no taps.
 
-    Result o reads input ``stride o - padding + k`` through k, so that element i is read by ``(i + padding - k) / stride``
-    where that is whole.
+    Result o reads input ``stride o - padding + k`` through k, so that element i is read by result
+    ``(i + padding - k) / stride`` where that is whole.
     """
     found = []
     for first in range(min(stride, size)):
