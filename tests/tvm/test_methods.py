@@ -51,7 +51,12 @@ def compare(graph, method, dtype, batches=(1, 3), rows=None, **options):
     return runs["tvm"]
 
 
-GRAPHS = {"mlp": lambda: small_mlp(1), "tanh": lambda: small_mlp(2, "tanh"), "residual": residual, "cnn": lambda: small_cnn(3)}
+GRAPHS = {
+    "mlp": lambda: small_mlp(1),
+    "tanh": lambda: small_mlp(2, "tanh"),
+    "residual": residual,
+    "cnn": lambda: small_cnn(3),
+}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

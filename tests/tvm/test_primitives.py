@@ -43,7 +43,7 @@ def test_equals_the_reference(name, dtype, data):
     check(data.draw(CASES[name]), dtype)
 
 
-SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -2.5, 1e30, 1e-30, 0.5, -1e-8, 3.0, 7.0, -1.0, 2.0, 88.0, 4.0])
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -2.5, 1e30, 1e-30, 0.5, -1e-8])
 UNARY = [name for name, p in PRIMITIVES.items() if p.kind == "elementwise" and name not in (
     "add", "sub", "mul", "div", "maximum", "minimum", "pow", "compare", "where", "cast")]  # fmt: skip
 

@@ -249,7 +249,7 @@ class LoweringStrategy:
 
     Attributes:
         executor: name of the executor that runs what is lowered so.
-        unavailable: why it cannot be used here, or None where it can. Must be quick and must not import a heavy package.
+        unavailable: why it cannot be used here, or None where it can. Must be quick and import nothing heavy.
         supports: ``supports(op, known)``: why it cannot run this operation, or None where it can. Composites that no
             strategy supports are written out in primitives.
         estimate: ``estimate(op, known)``: seconds that it would take with all symbols :data:`TYPICAL_SIZE`; of the

@@ -143,7 +143,7 @@ class Tir:
             return self.t.FloatImm(dtype, float(value))
         return self.t.IntImm(dtype, int(value))
 
-    def int(self, value: int) -> Any:
+    def int(self, value: Any) -> Any:
         return self.t.IntImm("int64", value)
 
     def var(self, name: str, dtype: str = "int64") -> Any:
@@ -152,8 +152,8 @@ class Tir:
     def pointer(self, name: str, dtype: str) -> Any:
         return self.t.Var(name, self.ir.PointerType(self.ir.PrimType(dtype)))
 
-    def buffer(self, name: str, count: Any, dtype: str, align: int = 64) -> Any:
-        return self.t.decl_buffer((count,), dtype, name=name, data_alignment=align)
+    def buffer(self, name: str, count: Any, dtype: str) -> Any:
+        return self.t.decl_buffer((count,), dtype, name=name, data_alignment=64)
 
     def load(self, buffer: Any, at: Any) -> Any:
         return self.t.BufferLoad(buffer, [at])
@@ -188,7 +188,7 @@ class Tir:
     def when(self, condition: Any, body: Any) -> Any:
         return self.t.IfThenElse(condition, body, None)
 
-    def local(self, name: str, count: int, dtype: str) -> tuple[Any, Any]:
+    def local(self, name: str, count: Any, dtype: str) -> tuple[Any, Any]:
         """A small array on the stack: the buffer, and the statement that allocates it."""
         buffer = self.t.decl_buffer((count,), dtype, name=name)  # of scope "local" TVM takes it from a pool
         return buffer, self.t.AllocBuffer(buffer)

@@ -109,9 +109,7 @@ def _joined(op: Op, inside: Mapping[Value, _Body]) -> _Body:
     return _Body(tuple(ops), frozenset(reads), sum(COSTS.get(one.name, 1) for one in ops))
 
 
-def _taken_in(
-    value: Value, body: _Body, readers: Sequence[Op], depends: Mapping[Value, frozenset[str]]
-) -> bool:
+def _taken_in(value: Value, body: _Body, readers: Sequence[Op], depends: Mapping[Value, frozenset[str]]) -> bool:
     cheap = body.cost <= 1
     if len(readers) > 1 and body.cost > REPEATED:
         return False

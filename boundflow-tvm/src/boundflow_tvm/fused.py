@@ -45,7 +45,7 @@ def _decompose(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value
     return (values[-1],)
 
 
-FUSED = Composite("fused", "elementwise and layout primitives, and a reduction at the end, as one loop nest", _decompose)
+FUSED = Composite("fused", "elementwise and layout primitives, perhaps a reduction last, as one loop nest", _decompose)
 
 
 def steps_of(op: Op) -> list[Step]:

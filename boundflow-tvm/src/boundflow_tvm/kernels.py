@@ -1,4 +1,4 @@
-"""Which code runs an operation: a template's if one takes it, else generated code, which there is for every primitive."""
+"""Which code runs an operation: a template's if one takes it, else generated code, which every primitive has."""
 
 from __future__ import annotations
 

@@ -47,7 +47,6 @@ def boundflow_register_lowerings() -> list[LoweringStrategy]:
 @hookimpl
 def boundflow_register_primitives() -> list[Composite]:
     from boundflow_tvm.fused import FUSED
-
     from boundflow_tvm.rowprogram import ROW_PROGRAM
 
     return [FUSED, ROW_PROGRAM]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +16,6 @@ from boundflow_core.executors.reference import NumpyBackend
 from boundflow_core.executors.steps import Call, StepSession
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import BoundProgram, Op, Value
-from boundflow_core.planner.partition import dependencies
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.planner.storage import ALIGNMENT, MemoryTraits
 from boundflow_tvm import blas

@@ -61,7 +61,11 @@ def _compiled_takes(op: Op, known: Sequence[bool]) -> float:
     kernel = template_of(op, known)
     if kernel is not None:
         return max(_moved(op) / BYTES_PER_SECOND, TYPICAL_SIZE * kernel.flops / FLOPS_TEMPLATE)
-    if op.name == "matmul" and not (op.attrs["transpose_b"] and not known[1]) and isinstance(op.outputs[0].shape[-1], int):
+    if (
+        op.name == "matmul"
+        and not (op.attrs["transpose_b"] and not known[1])
+        and isinstance(op.outputs[0].shape[-1], int)
+    ):
         return max(_moved(op) / BYTES_PER_SECOND, _flops(op) / FLOPS_TILES)
     return max(_moved(op) / BYTES_PER_SECOND, _flops(op) / FLOPS_GENERATED)
 

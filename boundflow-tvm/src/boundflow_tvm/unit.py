@@ -1,4 +1,4 @@
-"""What is compiled together: the runs of kernels between two library calls, each run one function of one object file."""
+"""What is compiled together: the runs of kernels between two library calls, each a function of one object file."""
 
 from __future__ import annotations
 

@@ -210,14 +210,16 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         for domain in contribution.domains
     }
 
-    lowerings = [strategy for contribution in contributions for strategy in contribution.lowerings]
-    executors = {
-        executor.name: replace(
-            executor, strategies=(*executor.strategies, *(s for s in lowerings if s.executor == executor.name))
-        )
-        for contribution in contributions
-        for executor in contribution.executors
-    }
+    strategies: dict[str, list[LoweringStrategy]] = {}
+    for contribution in contributions:
+        for strategy in contribution.lowerings:
+            strategies.setdefault(strategy.executor, []).append(strategy)
+
+    def with_strategies(executor: Executor) -> Executor:
+        more = strategies.get(executor.name)
+        return replace(executor, strategies=(*executor.strategies, *more)) if more else executor
+
+    executors = {one.name: with_strategies(one) for contribution in contributions for one in contribution.executors}
 
     def table(kind: str) -> Mapping[str, Any]:
         return MappingProxyType({item.name: item for part in contributions for item in getattr(part, kind)})

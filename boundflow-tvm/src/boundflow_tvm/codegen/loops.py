@@ -62,7 +62,8 @@ class Frame:
 
 def element(frame: Frame, nest: LoopNest, axes: Sequence[Any]) -> tuple[list[Any], Any]:
     """The statements that compute an element, and its value."""
-    t, values = frame.t, []
+    t = frame.t
+    values: list[Any] = []
     statements: list[Any] = []
     for number, code in enumerate(nest.code):
         operands = [values[i] for i in code.operands] if code.name != "load" else []

@@ -118,9 +118,7 @@ class _Product:
             return t.loop(width, one, "lane")
 
         clear = t.loop(height * width, lambda i: t.store(acc, i, zero), "lane")
-        return t.seq(
-            allocate, clear, t.loop(self.frame.dim(self.depth), step, "k"), *(out(r) for r in range(height))
-        )
+        return t.seq(allocate, clear, t.loop(self.frame.dim(self.depth), step, "k"), *(out(r) for r in range(height)))
 
     def _dots(self) -> Any:
         """Rows of x times rows of y: partial sums in lanes."""
@@ -143,9 +141,11 @@ class _Product:
         def block(start: Any, count: int) -> Any:
             if count == 1:
                 return t.seq(*(add(c, t.int(0), start) for c in range(width)))
-            return t.seq(
-                *(t.loop(count, lambda lane, c=c: add(c, lane, start + lane), "lane") for c in range(width))
-            )
+
+            def column_sums(c: int) -> Any:
+                return t.loop(count, lambda lane: add(c, lane, start + lane), "lane")
+
+            return t.seq(*map(column_sums, range(width)))
 
         joins = []
         for c in range(width):

@@ -26,7 +26,7 @@ class Instruction:
     name: str
     operands: tuple[int, ...]
     dtype: DType
-    index: Index = Index()
+    index: Index = field(default_factory=Index)
     dim: Dim = 1
     attrs: Any = ()
 
@@ -155,7 +155,9 @@ def _concat(w: _Writer, step: Step, indices: list[Index]) -> int:
         at[axis] = _clamped(moved, dim) if len(parts) > 1 else moved
         value = w.at(operand, at)
         if found >= 0:
-            found = _select(w, step.type.dtype, [w.add(Instruction("inside", (), DType.BOOL, moved, dim))], value, found)
+            found = _select(
+                w, step.type.dtype, [w.add(Instruction("inside", (), DType.BOOL, moved, dim))], value, found
+            )
         else:
             found = value
     return found
@@ -279,9 +281,7 @@ def _join(nest: LoopNest, extents: Sequence[Dim], number: int) -> tuple[LoopNest
         changed = Opaque(atom.kind, atom.index.map_atoms(change), atom.dim, atom.value)
         return Index.of({(changed, ()): 1})
 
-    code = tuple(
-        Instruction(i.name, i.operands, i.dtype, i.index.map_atoms(change), i.dim, i.attrs) for i in nest.code
-    )
+    code = tuple(Instruction(i.name, i.operands, i.dtype, i.index.map_atoms(change), i.dim, i.attrs) for i in nest.code)
     reduced = frozenset(axis - (axis > number) for axis in nest.reduced)
     joined = [*extents[:number], extents[number] * extents[number + 1], *extents[number + 2 :]]
     return LoopNest(tuple(joined), reduced, code, nest.store.map_atoms(change), nest.reduction), joined

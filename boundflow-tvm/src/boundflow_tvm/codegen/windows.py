@@ -42,9 +42,7 @@ class _Geometry:
         shift = q * self.dilation[1] - self.low[1]
         return t.loop(
             stop - first,
-            lambda i: body(
-                i + t.int(first), i * t.int(self.stride[1]) + t.int(first * self.stride[1] + shift)
-            ),
+            lambda i: body(i + t.int(first), i * t.int(self.stride[1]) + t.int(first * self.stride[1] + shift)),
             "x",
         )
 
@@ -70,13 +68,17 @@ def conv2d(t: Tir, op: Op, symbols: Sequence[str]) -> Any:
         first = group * t.int(per_group) + o * t.int(tile)
 
         def place(c: Any, p: Any, at: Any) -> Any:
-            source = ((n * t.int(channels * groups) + group * t.int(channels) + c) * t.int(g.height) + at) * t.int(g.width)
+            source = ((n * t.int(channels * groups) + group * t.int(channels) + c) * t.int(g.height) + at) * t.int(
+                g.width
+            )
             parts = []
             for q, start, stop in g.taps:
                 values = []
                 for i in range(tile):
                     value = t.var(f"w{i}", dtype)
-                    where = (first + t.int(i)) * t.int(weights) + (c * t.int(kernel[0]) + p) * t.int(kernel[1]) + t.int(q)
+                    where = (
+                        (first + t.int(i)) * t.int(weights) + (c * t.int(kernel[0]) + p) * t.int(kernel[1]) + t.int(q)
+                    )
                     parts.append(t.bind(value, t.load(frame.buffers[1], where)))
                     values.append(value)
 
@@ -252,17 +254,13 @@ def max_pool2d(t: Tir, op: Op, symbols: Sequence[str]) -> Any:
 
                 def one(column: Any, place: Any) -> Any:
                     so_far, pixel = t.load(frame.buffers[1], start + column), t.load(frame.buffers[0], source + place)
-                    return t.store(
-                        frame.buffers[1], start + column, extremum(t, True, so_far, pixel, out.type.dtype)
-                    )
+                    return t.store(frame.buffers[1], start + column, extremum(t, True, so_far, pixel, out.type.dtype))
 
                 return t.seq(*(g.along(t, q, first, stop, one) for q, first, stop in g.taps))
 
             return g.inside(t, row, p, line)
 
-        fill = t.loop(
-            g.columns, lambda i: t.store(frame.buffers[1], start + i, t.number(float("-inf"), dtype)), "x"
-        )
+        fill = t.loop(g.columns, lambda i: t.store(frame.buffers[1], start + i, t.number(float("-inf"), dtype)), "x")
         return t.seq(fill, t.loop(g.kernel[0], window, "p"))
 
     return frame.function(
