@@ -178,6 +178,8 @@ class Tir:
         flat: list[Any] = []
         for one in statements:
             flat.extend(one if isinstance(one, list) else [one])
+        if not flat:  # a window that lies outside of the image everywhere
+            return self.t.Evaluate(self.int(0))
         return flat[0] if len(flat) == 1 else self.t.SeqStmt(flat)
 
     def loop(self, extent: Any, body: Callable[[Any], Any], name: str = "i", kind: str = "SERIAL") -> Any:

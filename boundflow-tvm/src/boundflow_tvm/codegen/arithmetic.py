@@ -46,7 +46,7 @@ def extremum(t: Tir, largest: bool, x: Any, y: Any, dtype: DType) -> Any:
         x, y = y, x
     if t.is_number(y):  # x where it is NaN: no comparison with it holds
         return t.select(better(y, x), y, x)
-    return t.select(t.t.Or(better(x, y), t.t.NE(x, x)), x, y)
+    return t.select(t.t.Or(better(x, y), t.t.isnan(x)), x, y)
 
 
 def _c(name: str) -> Callable[..., Any]:

@@ -149,7 +149,7 @@ def _concat(w: _Writer, step: Step, indices: list[Index]) -> int:
             continue
         parts.append((operand, indices[axis] + start.times(-1), dim))
         start = start + constant(dim)
-    found = -1
+    found = -1 if parts else w.add(Instruction(CONSTANT, (), step.type.dtype, attrs=0))
     for operand, moved, dim in reversed(parts):
         at = list(indices)
         at[axis] = _clamped(moved, dim) if len(parts) > 1 else moved
