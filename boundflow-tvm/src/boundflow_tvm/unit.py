@@ -15,7 +15,7 @@ from boundflow_tvm.templates import Kernel
 
 __all__ = ["CODE_VERSION", "Launch", "Unit"]
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Part of every key: to be raised when the generator writes other code for the same operation."""
 
 

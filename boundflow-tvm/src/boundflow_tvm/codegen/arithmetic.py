@@ -5,6 +5,7 @@ Functions of the C library are called where TVM's own expansions are less exact 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -83,8 +84,19 @@ def _sign(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> Any
 def _compare(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> Any:
     if dtypes[0] is DType.BOOL:
         xs = [t.t.Cast("int8", x) for x in xs]
+    if attrs["relation"] == "ne":  # TVM's own says that NaN differs from nothing
+        return t.t.Not(t.t.EQ(*xs))
     relation: Any = getattr(t.t, attrs["relation"].upper())
     return relation(*xs)
+
+
+def _quotient(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> Any:
+    x, y = xs
+    if t.is_number(y) and y.value == 0:  # which TVM refuses to divide by
+        dtype = str(dtypes[0])
+        sign = t.number(math.copysign(1.0, y.value), dtype)
+        y = t.call("copysignf" if dtype == "float32" else "copysign", dtype, y, sign)
+    return t.t.Div(x, y)
 
 
 def _cast(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> Any:
@@ -92,7 +104,7 @@ def _cast(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> Any
     if source is target:
         return xs[0]
     if target is DType.BOOL:
-        return t.t.NE(xs[0], t.number(0, str(source)))
+        return t.t.Not(t.t.EQ(xs[0], t.number(0, str(source))))
     if source is DType.BOOL:
         return t.select(xs[0], t.number(1, str(target)), t.number(0, str(target)))
     return t.t.Cast(str(target), xs[0])
@@ -115,7 +127,7 @@ _FUNCTIONS: Mapping[str, Callable[[Tir, Sequence[Any], Sequence[DType], Any], An
     "add": _binary("Add"),
     "sub": _binary("Sub"),
     "mul": _binary("Mul"),
-    "div": _binary("Div"),
+    "div": _quotient,
     "maximum": _extremum(True),
     "minimum": _extremum(False),
     "neg": lambda t, xs, dtypes, attrs: t.t.Mul(xs[0], t.number(-1.0, str(dtypes[0]))),

@@ -26,7 +26,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Opaque:
-    """A number that is no sum: "div", "mod" (by ``dim``), "clamp" (to 0..dim-1) or "value" (an instruction gives it)."""
+    """A number that is no sum: "div", "mod" (by ``dim``), "clamp" (to 0..dim-1) or "value" (an instruction)."""
 
     kind: str
     index: Index = field(default_factory=lambda: Index())
