@@ -7,7 +7,8 @@ A call's floor is read off the programs that it ran: every ``matmul``, ``conv2d`
 few is fastest on its shapes. Products with a single vector are not in it: sums of biases and bounds are the method's
 own overhead, however they are written. Rows that a piece is filled up with are in it. Call and floor alternate in one
 process; told are medians of the processor time, which other programs on the machine disturb less than the clock. One
-thread, float32, executor torch, nothing cached. "of single runs" is the share of as many calls for one region each.
+thread, float32, executor torch, nothing cached. "of single runs" is the share of calls for each region of the batch by
+itself, one after another; these alternate with calls for the whole batch.
 
 "fresh" is the time of calls on regions that were not seen before: other numbers of neurons are undecided then, so that
 programs are prepared for other sizes on the way.
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -33,10 +34,12 @@ import torch
 import torch.nn.functional as F
 
 import boundflow_core as bf
+from boundflow_core.executors.convolution import Convolution
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.program import Op
+from boundflow_core.planner.cacheplan import Stage
 from boundflow_core.planner.plan import PlanBundle
-from boundflow_core.runner import ProgramRunner
+from boundflow_core.scheduler import Schedule
 
 BEGIN, END = "<!-- table: written by benchmarks/crown_floor.py -->", "<!-- end of table -->"
 
@@ -61,32 +64,31 @@ NETS = (
 )
 
 
+Stages = list[tuple[PlanBundle, Stage]]
+
+
 @contextmanager
-def recorded() -> Iterator[list[PlanBundle]]:
-    """The plans, bound to sizes, of all programs that run meanwhile."""
-    plans: list[PlanBundle] = []
-    original = ProgramRunner._run
+def recorded() -> Iterator[Stages]:
+    """The stages that run meanwhile, with their plans, bound to sizes."""
+    stages: Stages = []
+    original = Schedule.run_stage
 
-    def run(self: ProgramRunner, inputs: Any, sizes: Any, device: str) -> Any:
-        plans.append(self._schedule(sizes, device).plan)
-        return original(self, inputs, sizes, device)
+    def run_stage(self: Schedule, stage: Stage) -> None:
+        stages.append((self.plan, stage))
+        original(self, stage)
 
-    with mock.patch.object(ProgramRunner, "_run", run):
-        yield plans
+    with mock.patch.object(Schedule, "run_stage", run_stage):
+        yield stages
 
 
-def contractions(plans: list[PlanBundle]) -> list[Op]:
+def contractions(stages: Stages) -> list[Op]:
     """The operations that cannot be avoided, of concrete shapes."""
     names = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
     found = []
-    for plan in plans:
-        frozen = {value for value, constant in plan.program.constants.items() if not constant.is_live}
-        bound = plan.program.bind(plan.sizes)
-        for symbolic, op in zip(plan.program.ops, bound.ops, strict=True):
-            if frozen.issuperset(symbolic.inputs):
-                frozen.update(symbolic.outputs)  # computed once, when the program is prepared
-            elif op.name in names and not _is_sum(op):
-                found.append(op)
+    for plan, stage in stages:
+        bound = dict(zip(plan.program.ops, plan.program.bind(plan.sizes).ops, strict=True))
+        ops = [bound[op] for name in stage.tasks for op in plan.graph[name].ops]
+        found += [op for op in ops if op.name in names and not _is_sum(op)]
     return found
 
 
@@ -120,10 +122,18 @@ def candidates(op: Op) -> list[Callable[[], Any]]:
             calls.append(partial(F.conv2d, padded, w, **options))
         return calls
     if op.name == "conv2d_input_grad":
-        return [
+        calls = [
             partial(F.conv_transpose2d, x, w, padding=(min(top, bottom), min(left, right)), **options),
             partial(F.conv_transpose2d, x, w, **options),
         ]
+        inner = Convolution.of(op, {}).subpixel
+        if options["groups"] == 1 and min(inner.padding) >= 0:
+            # As a convolution of stride 1, without bringing its channels to their places.
+            weight = torch.rand(inner.outputs, inner.channels, *inner.kernel)
+            top, left, bottom, right = inner.padding
+            calls.append(partial(F.conv2d, x, weight, padding=(max(top, bottom), max(left, right))))
+            calls.append(partial(F.conv2d, F.pad(x, (left, right, top, bottom)), weight))
+        return calls
     weight = x.new_empty(1).expand(w.shape[1], x.shape[1] // options["groups"], *op.attrs["kernel_size"])
     padded = F.pad(x, (left, right, top, bottom))
     backward = torch.ops.aten.convolution_backward
@@ -155,11 +165,11 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def floor_of(plans: list[PlanBundle]) -> tuple[Callable[[], None], int]:
+def floor_of(stages: Stages) -> tuple[Callable[[], None], int]:
     """The floor as a call, and its multiply-adds. Equal operations share the choice, but not their data."""
     chosen: dict[Any, int] = {}
     calls = []
-    ops = contractions(plans)
+    ops = contractions(stages)
     for op in ops:
         key = (op.name, tuple(value.shape for value in op.inputs), op.attrs)
         if key not in chosen:
@@ -234,15 +244,33 @@ def measure(cases: Cases, net: Net, method: str, batch: int, repeats: int, goal:
     region, spec = cases.draw(0, batch)
     call = partial(run, region, spec)
     call()
-    with recorded() as plans:
+    with recorded() as stages:
         call()
-    floor, work = floor_of(plans)
+    floor, work = floor_of(stages)
     ours, least = alternate(call, floor, repeats)
     fresh = [cases.draw(seed, batch) for seed in range(1, 1 + min(repeats, 9))] if batch == 1 else []
     times = [seconds(partial(run, *drawn)) for drawn in fresh]
-    peak = max(plan.storage.peak_bytes for plan in plans)
+    peak = max(plan.storage.peak_bytes for plan, _ in stages)
+    share = float("nan") if batch == 1 else share_of_singles(call, cases, method, batch, max(3, repeats // 2))
     return Line(net.name, method, batch, ours, least, statistics.median(times) if times else float("nan"),
-                work, goal, peak)  # fmt: skip
+                work, goal, peak, share)  # fmt: skip
+
+
+def share_of_singles(whole: Callable[[], Any], cases: Cases, method: str, batch: int, repeats: int) -> float:
+    """Time of a call for a batch as a part of that of calls for each of its regions."""
+    run = bf.compile(cases.graph, method=method, executor="torch", dtype="float32", cache=False)
+    region, spec = cases.draw(0, batch)
+    each = [
+        partial(run, bf.Box(region.lower[n : n + 1], region.upper[n : n + 1]), bf.LinearSpec(spec.C[n : n + 1]))
+        for n in range(batch)
+    ]
+
+    def singles() -> None:
+        for call in each:
+            call()
+
+    together, apart = alternate(whole, singles, repeats)
+    return together / apart
 
 
 def lines(root: Path, only: str, methods: tuple[str, ...], repeats: int, batches: bool) -> Iterator[Line]:
@@ -252,11 +280,9 @@ def lines(root: Path, only: str, methods: tuple[str, ...], repeats: int, batches
         cases = Cases(bf.load(root / net.path), net.eps)
         for method, goal in zip(METHODS, net.goals, strict=True):
             if method in methods:
-                single = measure(cases, net, method, 1, repeats, goal)
-                yield single
+                yield measure(cases, net, method, 1, repeats, goal)
                 if batches and method != "alpha-crown":
-                    batch = measure(cases, net, method, 32, max(3, repeats // 4), None)
-                    yield replace(batch, share=batch.ours / (32 * single.ours))
+                    yield measure(cases, net, method, 32, max(3, repeats // 4), None)
 
 
 def table(found: list[Line]) -> str:

@@ -1,54 +1,56 @@
-"""Memory of ``ibp`` on benchmark networks: one buffer per value, as planned, and as measured while it runs.
+"""Memory of a method on benchmark networks: one buffer per value, as planned, and as measured while it runs.
 
     python benchmarks/memory.py ../shared/benchmarks [--batch 8] [--write docs/memory.md]
 
 Measured is the highest sum of tensor memory from the start of a run to its end, weights and inputs of the caller not
-counted: with NumPy by tracemalloc, with torch by the allocations that its profiler records. oneDNN's scratch memory is
-in neither. A float32 run on regions, no specification.
+counted: with NumPy by its allocation functions, with torch by the allocations that its profiler records. Scratch memory
+that oneDNN and BLAS libraries take from the system is in neither. A float32 run on regions, no specification.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
-import tracemalloc
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy_allocations import counted
 
 import boundflow_core as bf
-from boundflow_core.arrays import box_arrays
-from boundflow_core.compiled import CompiledBounds
 from boundflow_core.errors import BoundFlowError
-from boundflow_core.ir.types import DType
+from boundflow_core.ir.types import concrete_shape
+from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.plugins import registry
 
 BEGIN, END = "<!-- table: written by benchmarks/memory.py -->", "<!-- end of table -->"
 
 
-def session_of(run: CompiledBounds, lower: Any, upper: Any) -> tuple[Any, dict[str, Any]]:
-    """A prepared session of ``run``, and what to start it with."""
-    batch = int(lower.shape[0])
-    schedule = run._schedule(None, {"B": batch}, "cpu")
-    return schedule, {"lower": lower, "upper": upper}
+def prepared(plan: PlanBundle) -> Callable[[], Any]:
+    """A run of ``plan`` on zeros, prepared."""
+    session = registry().executor(plan.executor).open(plan, None)
+    inputs = {v.name: np.zeros(concrete_shape(v.shape, plan.sizes), v.type.dtype.numpy) for v in plan.program.inputs}
+    names = [task.name for task in plan.tasks]
+
+    def call() -> Any:
+        with session.running():
+            session.start(inputs)
+            for name in names:
+                session.run_task(name)
+            return session.results()
+
+    return call
 
 
 def measured_numpy(call: Callable[[], Any], arena: int) -> int:
     """Highest memory during ``call`` beside what was there before, and the arena, which was."""
     call()
-    gc.collect()
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    tracemalloc.reset_peak()
-    result = call()
-    peak = tracemalloc.get_traced_memory()[1] - before
-    del result
-    tracemalloc.stop()
-    return peak + arena
+    with counted() as held:
+        result = call()
+        del result
+    return held.peak + arena
 
 
 def measured_torch(call: Callable[[], Any], arena: int) -> int:
@@ -68,18 +70,16 @@ def measured_torch(call: Callable[[], Any], arena: int) -> int:
 MEASURE: Mapping[str, Callable[[Callable[[], Any], int], int]] = {"reference": measured_numpy, "torch": measured_torch}
 
 
-def row(path: Path, batch: int) -> tuple[str, ...]:
+def row(path: Path, batch: int, method: str) -> tuple[str, ...]:
     """The table's row of one network."""
     graph = bf.load(path)
-    shape = graph.input_type.shape
-    lower = np.zeros((batch, *map(int, shape)), np.float32)  # type: ignore[arg-type]
-    lower, upper = box_arrays(bf.Box(lower, lower + 0.01), DType.FLOAT32, shape)
+    lower = np.zeros((batch, *concrete_shape(graph.input_type.shape, {})), np.float32)
     cells = []
     for executor, measure in MEASURE.items():
-        run = bf.compile(graph, executor=executor, cache=False)
-        schedule, inputs = session_of(run, lower, upper)
-        storage = schedule.plan.storage
-        got = measure(partial(schedule.run, inputs, run.stats), storage.arena_bytes)
+        run = bf.compile(graph, method=method, executor=executor, cache=False)
+        run(bf.Box(lower, lower + 0.01))
+        storage = run.plan.storage
+        got = measure(prepared(run.plan), storage.arena_bytes)
         if not cells:
             cells.append(mib(storage.naive_bytes))
         share = storage.peak_bytes / storage.naive_bytes
@@ -109,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--method", default="ibp", help="the plan of its main program")
     parser.add_argument("--only", default="", help="part of a path")
     parser.add_argument("--write", type=Path, help="put the table into this file, between its marks")
     options = parser.parse_args()
@@ -118,7 +119,7 @@ def main() -> None:
         if options.only not in str(path):
             continue
         try:
-            rows.append(row(path, options.batch))
+            rows.append(row(path, options.batch, options.method))
         except BoundFlowError as error:
             rows.append((f"{path.parent.parent.name}/{path.stem[:28]}", f"not bounded: {error}"[:70], *[""] * 8))
         print("| " + " | ".join(rows[-1]) + " |", flush=True)

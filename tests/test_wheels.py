@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = os.environ.get("BOUNDFLOW_WHEELS")
-MODULES = ("boundflow_core", "boundflow_interval", "boundflow_onnx", "boundflow_crown")
+MODULES = ("boundflow_core", "boundflow_interval", "boundflow_onnx", "boundflow_crown", "boundflow_bab")
 
 if FOLDER is None:
     pytest.skip("BOUNDFLOW_WHEELS is not set: no wheels were built", allow_module_level=True)

@@ -21,7 +21,7 @@ from boundflow_core.cli.main import main
 from boundflow_core.extension import Domain, Method
 from boundflow_core.plugins import Registry, registry
 
-KEYS = ["method", "executor", "dtype", "lower", "upper", "seconds", "storage", "tasks", "lowering"]
+KEYS = ["method", "executor", "dtype", "lower", "upper", "seconds", "storage", "tasks", "lowering", "rounding"]
 CENTER = np.full((1, 8, 8), 0.5, np.float32)
 
 
@@ -200,14 +200,14 @@ def test_many_rows_are_cut_in_the_table(cnn: str, tmp_path: Path, capsys: pytest
 
 def test_what_falls_back_is_shown() -> None:
     empty = np.zeros((1, 1))
-    outcome = Outcome("m", "e", "float32", empty, empty, {"load": 0.1}, 1, 2, 3, {"e": 4}, {"no kernel": 5})
+    outcome = Outcome("m", "e", "float32", "nearest", empty, empty, {"load": 0.1}, 1, 2, 3, {"e": 4}, {"no kernel": 5})
     assert summary(outcome)[1:] == ["fallback, 5 operations: no kernel"]
     assert "3 tasks; operations: 4 on e" in summary(outcome)[0]
 
 
 def test_json_of_bounds_that_are_not_finite_is_json() -> None:
     low, up = np.array([[-np.inf, 1.0]]), np.array([[np.inf, 2.0]])
-    values = Outcome("m", "e", "float32", low, up, {}, 0, 0, 1, {}, {}).to_json()
+    values = Outcome("m", "e", "float32", "nearest", low, up, {}, 0, 0, 1, {}, {}).to_json()
     assert json.loads(json.dumps(values, allow_nan=False))["lower"] == [["-inf", 1.0]]
 
 

@@ -236,6 +236,20 @@ def _row_numbers(draw):
     return Case("row_numbers", (x,), {"axis": draw(st.integers(0, x.ndim - 1))})
 
 
+@st.composite
+def _running_count(draw):
+    return Case("running_count", (draw(hnp.arrays(np.bool_, draw(st.integers(0, 6)))),), {})
+
+
+@st.composite
+def _first_reaching(draw):
+    ascending = np.sort(draw(hnp.arrays(np.int64, draw(st.integers(1, 6)), elements=st.integers(-3, 3))))
+    return Case("first_reaching", (ascending, draw(hnp.arrays(np.int64, 4, elements=st.integers(-5, 5)))), {})
+
+
+# Primitives whose results are whole numbers, whatever the operands.
+OF_INDICES = ("row_numbers", "running_count", "first_reaching")
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
     **{name: _binary(name) for name in ("add", "sub", "mul", "maximum", "minimum")},
     **{name: _unary(name) for name in ("neg", "abs", "sign", "floor", "exp", "tanh", "sin", "cos", "sigmoid", "erf")},
@@ -266,4 +280,6 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "scatter_rows": _scatter_rows(),
     "scatter_add_rows": _scatter_add_rows(),
     "row_numbers": _row_numbers(),
+    "running_count": _running_count(),
+    "first_reaching": _first_reaching(),
 }

@@ -47,13 +47,13 @@ def relu_inputs(graph: PrimalGraph) -> list[str]:
     return [node.inputs[0] for node in graph.nodes if node.op == "relu"]
 
 
-def small_mlp(seed: int = 0, activation: str = "relu") -> PrimalGraph:
+def small_mlp(seed: int = 0, activation: str = "relu", *constants: Any) -> PrimalGraph:
     rng = np.random.default_rng(seed)
     g = PrimalBuilder("small_mlp", "x", (5,))
     y, width = g.input, 5
     for count in (8, 7, 6):
-        y = g.op(activation, g.op("linear", y, rng.normal(size=(count, width)) / 2, rng.normal(size=count) / 3))
-        width = count
+        inner = g.op("linear", y, rng.normal(size=(count, width)) / 2, rng.normal(size=count) / 3)
+        y, width = g.op(activation, inner, *constants), count
     return normalize(g.finish(g.op("linear", y, rng.normal(size=(3, width)))), batch_axis=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ from boundflow_core.ir.primal_builder import PrimalBuilder
 Array = NDArray[Any]
 RECORDED = {"mlp_rand": mlp_rand, "cnn_rand": cnn_rand}
 SMALL = {"small_mlp": small_mlp, "residual": residual}
+KINKED: Mapping[str, Callable[[], PrimalGraph]] = {
+    **SMALL,
+    "abs": lambda: small_mlp(0, "abs"),
+    "leaky relu": lambda: small_mlp(0, "leaky_relu", np.array(0.1)),
+    "falling leaky relu": lambda: small_mlp(0, "leaky_relu", np.array(-0.5)),
+}
 CLOSE = 1e-12
 
 
@@ -61,10 +67,10 @@ def test_recorded_values(shared_dir: Path, name: str) -> None:
     assert (ours.upper < crown.upper).any()
 
 
-@small
+@pytest.mark.parametrize("name", KINKED)
 @pytest.mark.parametrize("intersect", [True, False])
 def test_between_crown_and_the_network(name: str, intersect: bool) -> None:
-    graph = SMALL[name]()
+    graph = KINKED[name]()
     lower, upper = boxes(graph, 3)
     rows = rows_for(graph, 3)
     found = run(graph, lower, upper, rows, intersect=intersect)
@@ -196,8 +202,8 @@ def test_one_side_of_alpha_crown_has_half_as_many_slopes() -> None:
     taken = {}
     for side, compiled in runs.items():
         compiled(bf.Box(lower, upper))
-        (least,) = (value for value in compiled.plan.program.inputs if value.name == "least")
-        taken[side] = int(least.shape[1])  # type: ignore[arg-type]
+        (rows,) = {value.shape[1] for value in compiled.plan.program.inputs if value.name.startswith("alpha:")}
+        taken[side] = int(rows)  # type: ignore[arg-type]
     assert taken == {"both": 6, "lower": 3}
 
 
@@ -245,6 +251,14 @@ def test_bad_options_of_the_others(method: str, options: dict[str, Any]) -> None
 # -- what every method owes -------------------------------------------------------------------------------------------
 
 
+def test_a_leaky_relu_steeper_on_the_left_has_no_slopes_to_choose() -> None:
+    graph = small_mlp(0, "leaky_relu", np.array(1.5))
+    box = boxes(graph, 3)
+    ours, crown = run(graph, *box), run(graph, *box, method="crown")
+    np.testing.assert_array_equal(ours.lower, crown.lower)
+    np.testing.assert_array_equal(ours.upper, crown.upper)
+
+
 def test_without_relu_it_is_crown() -> None:
     graph = tanh_net()
     box = boxes(graph, 3)
@@ -270,6 +284,18 @@ def test_memory_limit() -> None:
     assert compiled.stats.chunks > whole.stats.chunks
     with pytest.raises(MemoryLimitError):
         run(graph, lower, upper, rows, memory_limit=2000)
+
+
+def test_the_plan_that_is_shown_is_that_of_a_step() -> None:
+    """The largest: not the small one that gives the results."""
+    graph = residual()
+    compiled = bf.compile(graph, method="alpha-crown", iterations=2, batch=3, spec_rows=4, executor="reference")
+    before = compiled.plan
+    lower, upper = boxes(graph, 3)
+    compiled(bf.Box(lower, upper), bf.LinearSpec(rows_for(graph, 3)))
+    for plan in (before, compiled.plan):
+        assert "step" in plan.program.name and plan.sizes == {"B": 3, "S": 4}
+    assert before.storage.peak_bytes == compiled.plan.storage.peak_bytes
 
 
 def test_bounds_inside_go_out_and_in() -> None:

@@ -22,8 +22,8 @@ from boundflow_crown import bounds as crown_bounds
 from boundflow_crown import walk
 from boundflow_crown.domain import LINEAR, relaxed_operands
 from boundflow_crown.frames import Frame
+from boundflow_crown.layers import rows_program
 from boundflow_crown.methods import CROWN
-from boundflow_crown.recipe import rows_program
 from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 from boundflow_interval import INTERVAL
 

@@ -74,6 +74,7 @@ def compile(
     memory_limit: str | int | None = None,
     differentiable: bool = False,
     reuse: bool = True,
+    rounding: str = "nearest",
     **options: Any,
 ) -> CompiledBounds:
     """Writes and plans the bound computation of ``method`` over a network, to be called many times.
@@ -90,6 +91,9 @@ def compile(
         memory_limit: what the planned peak must not exceed ("2GiB", or bytes); larger calls run in chunks.
         differentiable: keep what gradients of the bounds with respect to weights and region need.
         reuse: whether values share memory; without it each value has a buffer of its own, as for debugging.
+        rounding: "nearest": as the processor computes; "outward": bounds are moved outwards by all that rounding may
+            have done to them, so that they hold in exact arithmetic too. Takes float64, an executor that states how
+            exact its functions are, and a few times the work.
         options: options of the method.
 
     Raises:
@@ -103,11 +107,12 @@ def compile(
     for name, value in (("batch", batch), ("spec_rows", spec_rows)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise OptionError(f"{name} must be a positive integer or None, not {value!r}")
+    outward = _is_outward(rounding, dtype)
     return CompiledBounds(
         load(source),
         plugins.method(method),
         plugins,
-        choose_executor(plugins, executor, differentiable=differentiable),
+        choose_executor(plugins, executor, differentiable=differentiable, outward=outward),
         CompileOptions(
             dtype=DType(dtype),
             spec_rows=spec_rows,
@@ -116,9 +121,18 @@ def compile(
             memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
             cache=_cache(cache, plugins),
             reuse=reuse,
+            outward=outward,
             method=options,
         ),
     )
+
+
+def _is_outward(rounding: str, dtype: str) -> bool:
+    if rounding not in ("nearest", "outward"):
+        raise OptionError(f"rounding must be 'nearest' or 'outward', not {rounding!r}")
+    if rounding == "outward" and dtype != DType.FLOAT64.value:
+        raise OptionError(f"rounding='outward' takes dtype='float64', not {dtype!r}")
+    return rounding == "outward"
 
 
 def _cache(choice: bool | str | BoundCache, plugins: Registry) -> BoundCache | None:

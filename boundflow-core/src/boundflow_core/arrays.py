@@ -172,6 +172,8 @@ def _outward_sum(x: Any, y: Any, direction: float) -> Any:
 
 def _cast(array: Any, dtype: DType, direction: float) -> Any:
     """``array`` in ``dtype``, each number that the cast moved against ``direction`` pushed one step towards it."""
+    if str(array.dtype).removeprefix("torch.") == dtype.value:
+        return array
     with np.errstate(over="ignore"):
         cast = _plain_cast(array, dtype)
     wide, exact = _wide(cast), _wide(array)
@@ -183,8 +185,10 @@ def _moved(array: Any, where: Any, direction: float) -> Any:
     if is_torch(array):
         import torch
 
+        if not bool(where.any()):
+            return array
         plain = array.detach()
-        step = torch.nextafter(plain, torch.full_like(plain, direction)) - plain
-        return array + torch.where(where, step, torch.zeros_like(step)) if bool(where.any()) else array
+        step = torch.nextafter(plain, plain.new_tensor(direction)) - plain
+        return array + torch.where(where, step, 0.0)
     with np.errstate(over="ignore", under="ignore"):
         return np.where(where, np.nextafter(array, array.dtype.type(direction)), array)

@@ -36,6 +36,7 @@ def boundflow_register_executors() -> list[Executor]:
             unavailable=lambda: None,
             open=_open("boundflow_core.executors.reference"),
             traits=_traits("boundflow_core.executors.reference"),
+            exact=True,
         ),
         Executor(
             "torch",
@@ -45,14 +46,7 @@ def boundflow_register_executors() -> list[Executor]:
             open=_open("boundflow_core.executors.torch"),
             traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
-            passes=(
-                Pass(
-                    "strided-adjoints",
-                    "adjoints of strided convolutions onto few channels, in float32, as convolutions of stride 1",
-                    rank=50,
-                    run=_pass("boundflow_core.planner.subpixel", "strided_adjoints"),
-                ),
-            ),
+            exact=True,
         ),
     ]
 

@@ -50,6 +50,7 @@ class CompileOptions:
         cache: where results are kept between calls; None: nowhere.
         reuse: whether values share memory.
         one_task: plan the whole program as one task.
+        outward: whether bounds are moved outwards by all that rounding may have done to them.
         method: options of the method.
     """
 
@@ -61,6 +62,7 @@ class CompileOptions:
     cache: BoundCache | None = None
     reuse: bool = True
     one_task: bool = False
+    outward: bool = False
     method: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -78,6 +80,8 @@ class CompiledBounds:
         self.graph, self.method, self.options = graph, method, options
         self.stats = RunStats()
         self._registry, self._executor = registry, executor
+        if options.outward and method.recipe is not None and not method.outward:
+            raise OptionError(f"the bounds of method {method.name!r} cannot be rounded outwards")
         self._method_options = check_options(method, options.method)
         self._planning = Planning(
             executor=executor,
@@ -89,11 +93,12 @@ class CompiledBounds:
             differentiable=options.differentiable,
             reuse=options.reuse,
             one_task=options.one_task,
+            outward=options.outward,
         )
         self._recipes: dict[tuple[str | None, float | None], Recipe] = {}
         self._lock = threading.RLock()
         kind = "per region" if options.spec_rows else None
-        self.plan = self._recipe(kind, None).main.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
+        self.plan = self._recipe(kind, None).bind({"B": options.batch or 1, "S": options.spec_rows or 1})
 
     @property
     def executor(self) -> str:
@@ -138,7 +143,7 @@ class CompiledBounds:
         for name, pair in (intermediate or {}).items():
             inputs.update(self._intermediate(recipe, name, pair, batch))
         results = recipe.run(inputs, progress)
-        self.plan = recipe.main.plan
+        self.plan = recipe.plan
         with self._lock:
             self.stats.calls += 1
         found = {name.removeprefix("lower:") for name in results if name.startswith("lower:")}
@@ -193,7 +198,7 @@ class CompiledBounds:
             raise InputError(f"compiled for {options.spec_rows} specification rows, but {given} were given")
 
 
-def choose_executor(registry: Registry, name: str, *, differentiable: bool) -> Executor:
+def choose_executor(registry: Registry, name: str, *, differentiable: bool, outward: bool = False) -> Executor:
     """The executor called ``name``; for "auto" the available one of highest rank.
 
     Raises:
@@ -206,9 +211,11 @@ def choose_executor(registry: Registry, name: str, *, differentiable: bool) -> E
             raise OptionError(f"executor {name!r} cannot run here: {reason}")
         if differentiable and not executor.differentiable:
             raise OptionError(f"executor {name!r} gives no gradients")
+        if outward and not executor.exact:
+            raise OptionError(f"executor {name!r} does not state how exactly it computes, as outward rounding needs")
         return executor
     fitting = [e for e in registry.executors.values() if e.differentiable or not differentiable]
-    available = [e for e in fitting if e.unavailable() is None]
+    available = [e for e in fitting if e.unavailable() is None and (e.exact or not outward)]
     if not available:
         raise OptionError("no executor that gives gradients can run here: install boundflow-core[torch]")
     return max(available, key=lambda e: e.rank)

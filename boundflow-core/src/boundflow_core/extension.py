@@ -163,6 +163,9 @@ class Method:
         recipe: for a method of several programs: ``recipe(workshop) -> Recipe``, see :mod:`boundflow_core.workshop`.
         options: names and defaults of the options it takes.
         rank: place among the methods from loose and quick (low) to tight and slow (high).
+        outward: whether what the programs of its recipe hand to each other is either a bound, named ``lower:NAME`` or
+            ``upper:NAME``, or a choice that any bound is right for (rows, slopes), so that its bounds can be rounded
+            outwards program by program. Of methods of one program it is so anyway.
     """
 
     name: str
@@ -172,6 +175,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     rank: int = 0
     recipe: Callable[[Workshop], Recipe] | None = None
+    outward: bool = False
 
     def __post_init__(self) -> None:
         if (self.emit is None) == (self.recipe is None):
@@ -220,6 +224,8 @@ class Executor:
         traits: what its kernels can do with memory.
         fused: composites that it runs as a whole; all others reach it written out in primitives.
         differentiable: whether it can run plans that keep what a gradient needs.
+        exact: whether it rounds as IEEE 754 says, in sums of any order, and its functions (exp, tanh...) are exact to
+            eight units in the last place in float64, as outward rounding counts on.
         passes: planner passes that bring programs into the form that suits its kernels.
         strategies: ways in which it can run an operation, of which the planner takes the best for each. Those that
             plugins register for it are added. Without any, it runs all primitives and what is ``fused`` in one way.
@@ -233,6 +239,7 @@ class Executor:
     traits: Callable[[], MemoryTraits]
     fused: frozenset[str] = frozenset()
     differentiable: bool = False
+    exact: bool = False
     passes: tuple[Pass, ...] = ()
     strategies: tuple[LoweringStrategy, ...] = ()
 

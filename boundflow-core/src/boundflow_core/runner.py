@@ -6,20 +6,22 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from boundflow_core.arrays import concatenate, device_of
 from boundflow_core.cache import BoundCache, fingerprint
-from boundflow_core.errors import MemoryLimitError
+from boundflow_core.errors import InputError, MemoryLimitError
 from boundflow_core.extension import Executor, Pass
 from boundflow_core.ir.evaluate import bind_symbols
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import SymDim
+from boundflow_core.ir.types import SymDim, concrete_shape
+from boundflow_core.loop import Loop, PinnedLoop, PlainLoop, check_loop
 from boundflow_core.memory import chunk_sizes
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.rounding import outward_program
 from boundflow_core.scheduler import KeyParts, RunCounts, Schedule
 
 __all__ = ["Planning", "ProgramRunner", "RunStats"]
@@ -66,6 +68,8 @@ class Planning:
         differentiable: keep what gradients need.
         reuse: whether values share memory.
         one_task: plan each program as one task.
+        outward: whether each program's bounds are moved outwards by what rounding may have done to them. Results of one
+            program that another one takes as inputs count as exact there.
     """
 
     executor: Executor
@@ -77,6 +81,7 @@ class Planning:
     differentiable: bool = False
     reuse: bool = True
     one_task: bool = False
+    outward: bool = False
 
 
 class ProgramRunner:
@@ -87,6 +92,7 @@ class ProgramRunner:
     Args:
         write: writes the program.
         cuts: symbols along which a run may be cut into chunks, see :func:`boundflow_core.memory.chunk_sizes`.
+        varying: groups of inputs that change from step to step of a :meth:`loop`.
     """
 
     def __init__(
@@ -95,7 +101,9 @@ class ProgramRunner:
         planning: Planning,
         stats: RunStats,
         cuts: Sequence[str] = ("B", "S"),
+        varying: Collection[str] = (),
     ) -> None:
+        self._varying = frozenset(varying)
         self._write, self._planning, self._stats, self._cuts = write, planning, stats, tuple(cuts)
         self._planned: PlanBundle | None = None
         self._latest: PlanBundle | None = None
@@ -117,13 +125,15 @@ class ProgramRunner:
     def _make_plan(self) -> PlanBundle:
         started = time.perf_counter()
         planning, stats = self._planning, self._stats
+        program = self._write()
         plan = make_plan(
-            self._write(),
+            outward_program(program) if planning.outward else program,
             planning.executor,
             planning.passes,
             differentiable=planning.differentiable,
             reuse=planning.reuse,
             one_task=planning.one_task,
+            varying=self._varying,
         )
         for table, counts in ((stats.lowering, plan.lowering.counts), (stats.fallbacks, plan.lowering.fallbacks)):
             for name, count in counts.items():
@@ -169,6 +179,13 @@ class ProgramRunner:
             self._fitting[key] = chosen[symbol]
         return self._fitting[key]
 
+    def peak_bytes(self, sizes: Mapping[str, int]) -> int:
+        """The planned peak of a run of these sizes."""
+        key = ("", tuple(sorted(sizes.items())), 0)
+        if key not in self._fitting:
+            self._fitting[key] = bind_plan(self._template, sizes).storage.peak_bytes
+        return self._fitting[key]
+
     def __call__(self, inputs: Mapping[str, Any], progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Runs the program, in chunks where there is a memory limit; gives arrays that the caller owns.
 
@@ -197,6 +214,48 @@ class ProgramRunner:
         return {
             name: _joined([r[name] for r in results], value, symbols, pieces) for name, value in program.outputs.items()
         }
+
+    def loop(self, inputs: Mapping[str, Any], carried: Mapping[str, str]) -> Loop:
+        """Steps in which most inputs stay the same: what depends on these alone runs once.
+
+        Under a memory limit that a whole run does not fit into, and where gradients are recorded, steps are calls.
+
+        Args:
+            inputs: those that stay, of the groups that are not ``varying``, and the first of those that are carried.
+            carried: the input that each of these results becomes in the next step.
+
+        Raises:
+            InputError: inputs are missing, of wrong shapes, or cannot be carried.
+            MemoryLimitError: the smallest chunk does not fit.
+        """
+        program = self._template.program
+        check_loop(program, self._varying, inputs, carried)
+        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        known = bind_symbols(replace(program, inputs=tuple(v for v in program.inputs if v.name in shapes)), shapes)
+        if unknown := set(program.symbols()) - set(known):
+            raise InputError(f"what a loop of {program.name} begins with does not say how large {sorted(unknown)} are")
+        shapes.update((v.name, concrete_shape(v.shape, known)) for v in program.inputs)
+        sizes = bind_symbols(program, shapes)
+        planning = self._planning
+        if planning.differentiable or planning.one_task or self.chunk(sizes) != sizes:
+            return PlainLoop(program, self._varying, self, inputs, carried)
+        device = device_of(next(iter(inputs.values())))
+        with self._lock:  # while the loop lasts, its session is its own
+            schedule = self._schedule(sizes, device)
+            key = next(key for key, held in self._schedules.items() if held is schedule)
+            del self._schedules[key]
+
+        def report(counts: RunCounts) -> None:
+            with self._lock:
+                self._latest = schedule.plan
+                self._stats.chunks += 1
+                self._stats.add(counts)
+
+        def release() -> None:
+            with self._lock:
+                self._schedules.setdefault(key, schedule)
+
+        return PinnedLoop(schedule, inputs, carried, report, release)
 
     def _sizes(self, program: BoundProgram, inputs: Mapping[str, Any]) -> dict[str, int]:
         """The sizes that the inputs have; the latest shapes are not checked again."""

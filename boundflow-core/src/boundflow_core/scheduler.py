@@ -36,7 +36,11 @@ class Session(Protocol):
 
     def start(self, inputs: Mapping[str, Any]) -> None: ...
 
-    def run_task(self, name: str) -> None: ...
+    def renew(self, inputs: Mapping[str, Any]) -> None: ...
+
+    def carrier(self, moves: Sequence[tuple[Value, Value]]) -> Callable[[], None]: ...
+
+    def run_tasks(self, names: tuple[str, ...]) -> None: ...
 
     def read(self, value: Value) -> Any: ...
 
@@ -111,10 +115,13 @@ class Schedule:
     def _run_all(self, inputs: Mapping[str, Any], counts: RunCounts) -> dict[str, Any]:
         self.session.start(inputs)
         for stage in self.plan.cache.stages:
-            for name in stage.tasks:
-                self.session.run_task(name)
+            self.run_stage(stage)
             counts.tasks_run += len(stage.tasks)
         return self.session.results()
+
+    def run_stage(self, stage: Stage) -> None:
+        """Runs the stage's tasks in a session that has begun."""
+        self.session.run_tasks(stage.tasks)
 
     def _run_missing(
         self, inputs: Mapping[str, Any], cache: BoundCache, keys: Mapping[str, CacheKey], known: _Known
@@ -123,8 +130,7 @@ class Schedule:
         self.session.start(inputs)
         for stage in self.plan.cache.stages:
             if stage.name in known.missing:
-                for name in stage.tasks:
-                    self.session.run_task(name)
+                self.run_stage(stage)
                 if stage.cached:
                     arrays = [self.session.read(value) for value in stage.keeps]
                     cache.put(keys[stage.name], arrays, sum(int(array.nbytes) for array in arrays))

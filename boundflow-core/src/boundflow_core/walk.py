@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from boundflow_core.errors import UnsupportedOpError
@@ -29,7 +29,14 @@ def rule_of(rules: Mapping[str, Rule], node: Node, domain: str) -> Rule:
 
 
 def forward_states(
-    builder: Builder, graph: PrimalGraph, rules: Mapping[str, Rule], state: Any, *, domain: str
+    builder: Builder,
+    graph: PrimalGraph,
+    rules: Mapping[str, Rule],
+    state: Any,
+    *,
+    domain: str,
+    known: Mapping[str, Any] | None = None,
+    settle: Callable[[str, Any], Any] | None = None,
 ) -> dict[str, Any]:
     """States of every value that depends on the input, by name: the rules of a forward domain, operator by operator.
 
@@ -40,16 +47,21 @@ def forward_states(
         rules: rule per operator name.
         state: the state of the graph's input.
         domain: name of the domain, for messages.
+        known: states of values that are taken as they are, by name.
+        settle: ``settle(name, state) -> state``: what to make of each further state before it is read.
 
     Raises:
         UnsupportedOpError: an operator has no rule.
     """
-    states = {graph.input: state}
+    states = {**(known or {}), graph.input: state}
     for node in graph.nodes:
+        if node.output in states:
+            continue
         rule = rule_of(rules, node, domain)
         with builder.origin(node.name):
             operands = [
                 states[name] if name in states else builder.constant(graph.constants[name]) for name in node.inputs
             ]
-            states[node.output] = rule(RuleContext(builder, graph, node), *operands)
+            found = rule(RuleContext(builder, graph, node), *operands)
+        states[node.output] = found if settle is None else settle(node.output, found)
     return states

@@ -6,7 +6,7 @@ brings a recipe: it writes several programs in the workshop and, at each call, r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,9 @@ from boundflow_core.extension import (
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import DType, SymDim, size
+from boundflow_core.ir.types import Dim, DType, SymDim, size
 from boundflow_core.normalize import legalize
+from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.runner import Planning, ProgramRunner, RunStats
 
 __all__ = [
@@ -54,16 +55,34 @@ class Recipe:
     """A computation of bounds, ready for calls.
 
     Attributes:
-        main: the program that gives the results; its plan is the one that is shown.
+        main: the program that gives the results.
         run: ``run(inputs, progress) -> outputs``: arrays ``lower``, ``upper`` [B, *input], for balls of the norm 1 or 2
             ``center`` and ``radius``, and with a specification ``C`` and ``offset`` in; ``lower`` and ``upper``
             out, and under ``lower:NAME`` and ``upper:NAME`` bounds of values inside of the network that it found.
         takes: names of values whose bounds ``lower:NAME`` and ``upper:NAME`` may be handed in.
+        others: programs that a call runs besides, whose sizes are those of ``main``.
+        latest: which program gave the results of the latest run, where it is not always ``main``.
     """
 
     main: ProgramRunner
     run: Callable[[Mapping[str, Any], Progress | None], Mapping[str, Any]]
     takes: tuple[str, ...] = ()
+    others: tuple[ProgramRunner, ...] = ()
+    latest: Callable[[], ProgramRunner] | None = None
+
+    @property
+    def plan(self) -> PlanBundle:
+        """The plan to show: of all programs' latest runs (or plans, before any run) the one with the highest peak."""
+        main = self.main if self.latest is None else self.latest()
+        return _highest(runner.plan for runner in (main, *self.others))
+
+    def bind(self, sizes: Mapping[str, int]) -> PlanBundle:
+        """The same, planned for these sizes."""
+        return _highest(runner.bind(sizes) for runner in (self.main, *self.others))
+
+
+def _highest(plans: Iterable[PlanBundle]) -> PlanBundle:
+    return max(plans, key=lambda plan: plan.storage.peak_bytes)
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,7 @@ class Workshop:
         options: the method's options, checked.
         ball: where regions are balls of the norm 1 or 2, which; None: boxes.
         planning: how programs are planned and run; None where they are only written.
+        regions: number of regions of the programs' inputs; any, unless a program is for one region alone.
     """
 
     graph: PrimalGraph
@@ -88,21 +108,22 @@ class Workshop:
     ball: float | None = None
     planning: Planning | None = None
     stats: RunStats = field(default_factory=RunStats)
+    regions: Dim = REGIONS
 
     def region(self, b: Builder) -> RegionValues:
         """The regions as inputs ``lower`` and ``upper`` [B, *input], and of balls ``center`` and ``radius`` [B]."""
-        shape = (REGIONS, *self.graph.input_type.shape)
+        shape = (self.regions, *self.graph.input_type.shape)
         lower, upper = b.input("lower", shape, group="region"), b.input("upper", shape, group="region")
         if self.ball is None:
             return RegionValues(lower, upper)
-        center, radius = b.input("center", shape, group="region"), b.input("radius", (REGIONS,), group="region")
+        center, radius = b.input("center", shape, group="region"), b.input("radius", (self.regions,), group="region")
         return RegionValues(lower, upper, BallValues(center, radius, self.ball))
 
     def spec_rows(self, b: Builder) -> SpecRows | None:
         """The specification as inputs ``C`` [1 or B, S, n] and ``offset`` [1 or B, S]; None without one."""
         if self.spec is None:
             return None
-        lead = 1 if self.spec == "shared" else REGIONS
+        lead = 1 if self.spec == "shared" else self.regions
         outputs = size(self.graph.output_type.shape)
         return SpecRows(
             b.input("C", (lead, ROWS, outputs), group="spec"), b.input("offset", (lead, ROWS), group="spec")

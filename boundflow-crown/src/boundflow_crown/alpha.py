@@ -12,24 +12,34 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from boundflow_core.derivative import gradient_program
 from boundflow_core.extension import SpecRows
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.primal import Node
+from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Value
 from boundflow_core.ir.types import SymDim
 from boundflow_core.planner.rewrite import inline
 from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
-from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, TINY, ascend, settings_of
+from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, ascend, settings_of
 from boundflow_crown.bounds import least
+from boundflow_crown.layers import inputs_of, interval_states, known_bounds
 from boundflow_crown.options import check_choices
 from boundflow_crown.output import both_sides, intersected, output_start
-from boundflow_crown.recipe import crown, forward_from, inputs_of, inside, known_bounds
-from boundflow_crown.relax.piecewise import relu
+from boundflow_crown.recipe import crown, inside
+from boundflow_crown.relax import RELAXATIONS
+from boundflow_crown.relax.piecewise import SLOPE_RANGES
 from boundflow_interval import Interval
 
 __all__ = ["ALPHA_OPTIONS", "alpha_crown"]
+
+# The group of inputs that change from step to step.
+SLOPES = "slopes"
+
+# Adam's second moment to begin with: nothing, but no zero, since roots of numbers next to zero take much longer.
+EMPTY = 1e-30
 
 ALPHA_OPTIONS: Mapping[str, Any] = {**OPTIONS, "intermediate": "fixed"}
 
@@ -39,13 +49,17 @@ def alpha_crown(workshop: Workshop) -> Recipe:
     check_choices(workshop.options)
     settings, both = settings_of(workshop.options), both_sides(workshop)
     values = inside(workshop)
-    nodes = tuple(node for node in workshop.graph.nodes if node.op == "relu" and node.inputs[0] in values.names)
+    nodes = tuple(n for n in workshop.graph.nodes if _has_slopes(workshop.graph, n) and n.inputs[0] in values.names)
     if not nodes:
         return crown(workshop)
     # Rows that are mirrored cannot be cut along their number.
     begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes), cuts=("B",))
     step = ProgramRunner(
-        lambda: _step_program(workshop, nodes, values.names), _planning(workshop), workshop.stats, cuts=("B",)
+        lambda: _step_program(workshop, nodes, values.names),
+        _planning(workshop),
+        workshop.stats,
+        cuts=("B",),
+        varying=(SLOPES,),
     )
     main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
 
@@ -59,7 +73,14 @@ def alpha_crown(workshop: Workshop) -> Recipe:
         results = main(inputs_of(main, {**given, "least": best}))
         return {**found, **results}
 
-    return Recipe(main, run, takes=values.names)
+    return Recipe(main, run, takes=values.names, others=(begin, step))
+
+
+def _has_slopes(graph: PrimalGraph, node: Node) -> bool:
+    """Whether the slope of the node's lower line can be chosen."""
+    if node.op == "leaky_relu":
+        return bool(np.all(graph.constants[node.inputs[1]].numpy() <= 1))
+    return node.op in SLOPE_RANGES
 
 
 def _planning(workshop: Workshop) -> Any:
@@ -94,15 +115,21 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
     out: dict[str, Value] = {}
     for node in nodes:
         with b.origin(node.name):
-            slope = relu(b, states[node.inputs[0]], node.attrs, (), workshop.options).lower_slope
+            constants = _constants(workshop, b, node)
+            lines = RELAXATIONS[node.op](b, states[node.inputs[0]], node.attrs, constants, workshop.options)
+            slope = lines.lower_slope
             shape = _alpha_shape(workshop, node)
             rows = b.reshape(slope, (slope.shape[0], 1, *slope.shape[1:]))
             out[f"alpha:{node.name}"] = b.broadcast(rows, shape)
-            zero = b.broadcast(b.constant(0.0), shape)
-            out[f"first:{node.name}"] = out[f"second:{node.name}"] = zero
+            out[f"first:{node.name}"] = b.broadcast(b.constant(0.0), shape)
+            out[f"second:{node.name}"] = b.broadcast(b.constant(EMPTY), shape)
     if spec is not None:  # the number of rows is read off the specification
         out["C"] = spec.C
     return out
+
+
+def _constants(workshop: Workshop, b: Builder, node: Node) -> tuple[Value, ...]:
+    return tuple(b.constant(workshop.graph.constants[name]) for name in node.inputs[1:])
 
 
 def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
@@ -113,7 +140,7 @@ def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[st
         region, states = known_bounds(workshop, b, names)
         spec = workshop.spec_rows(b)
         slopes = {
-            node.name: b.input(f"alpha:{node.name}", _alpha_shape(workshop, node), group="slopes") for node in nodes
+            node.name: b.input(f"alpha:{node.name}", _alpha_shape(workshop, node), group=SLOPES) for node in nodes
         }
         start = output_start(b, graph, spec, region.lower.shape[0])
         found = least(
@@ -133,7 +160,10 @@ def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[st
 
 
 def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
-    """One step: the bounds for the slopes as they are, and slopes and moments after Adam's update, upwards."""
+    """One step: the bounds for the slopes, and slopes and moments after Adam's update, upwards.
+
+    Slopes that come in are brought to the nearest that are allowed first: whatever they are, the bounds hold.
+    """
     alphas = [f"alpha:{node.name}" for node in nodes]
     gradient = gradient_program(_bounds_program(workshop, nodes, names), "least", alphas)
 
@@ -142,15 +172,20 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
             value.name: b.input(value.name, value.shape, value.type.dtype, gradient.groups.get(value.name))
             for value in gradient.inputs
         }
+        for node in nodes:
+            operand = node.inputs[0]
+            bounds = Interval(given[f"lower:{operand}"], given[f"upper:{operand}"])
+            allowed = SLOPE_RANGES[node.op](b, bounds, _constants(workshop, b, node))
+            low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (allowed.lower, allowed.upper))
+            given[f"alpha:{node.name}"] = b.minimum(b.maximum(given[f"alpha:{node.name}"], low), high)
         found = inline(b, gradient, given)
-        rate, correction = b.input("rate", (), group="slopes"), b.input("correction", (), group="slopes")
+        rate, tiny = b.input("rate", (), group=SLOPES), b.input("tiny", (), group=SLOPES)
         out = {"least": found["least"]}
         for node in nodes:
             alpha, grad = given[f"alpha:{node.name}"], found[f"grad:alpha:{node.name}"]
-            first = b.input(f"first:{node.name}", alpha.shape, group="slopes") * BETA1 + grad * (1 - BETA1)
-            second = b.input(f"second:{node.name}", alpha.shape, group="slopes") * BETA2 + grad * grad * (1 - BETA2)
-            moved = alpha + rate * first / (b.sqrt(second * correction) + TINY)
-            out[f"alpha:{node.name}"] = b.minimum(b.maximum(moved, 0.0), 1.0)
+            first = b.input(f"first:{node.name}", alpha.shape, group=SLOPES) * BETA1 + grad
+            second = b.input(f"second:{node.name}", alpha.shape, group=SLOPES) * BETA2 + grad * grad
+            out[f"alpha:{node.name}"] = alpha + first * rate / (b.sqrt(second) + tiny)
             out[f"first:{node.name}"], out[f"second:{node.name}"] = first, second
         return out
 
@@ -160,10 +195,10 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
 def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:
     """The best bounds found, intersected with intervals if so asked."""
     region, known = known_bounds(workshop, b, names)
-    states: Mapping[str, Interval] = forward_from(workshop, b, known) if workshop.options["intersect"] else known
+    states: Mapping[str, Interval] = interval_states(workshop, b, known) if workshop.options["intersect"] else known
     spec: SpecRows | None = workshop.spec_rows(b)
     start = output_start(b, workshop.graph, spec, region.lower.shape[0])
-    found = b.input("least", _front(workshop), group="slopes")
+    found = b.input("least", _front(workshop), group=SLOPES)
     if not both_sides(workshop):
         return intersected(workshop, b, spec, states, found, None)
     lower, negated = start.layout.halves(found)

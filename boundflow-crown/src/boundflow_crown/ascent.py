@@ -31,12 +31,13 @@ class Settings:
     stop: float | None
 
     def scalars(self, number: int) -> dict[str, float]:
-        """What step ``number``, from 0, takes: its rate, and Adam's corrections of both moments."""
-        moment = number + 1
-        return {
-            "rate": self.rate * self.decay**number / (1 - BETA1**moment),
-            "correction": 1 / (1 - BETA2**moment),
-        }
+        """What step ``number``, from 0, takes, for an update by ``rate first / (sqrt(second) + tiny)``.
+
+        Steps keep sums of gradients, and of their squares, with weights BETA1^age and BETA2^age; what makes averages of
+        them, Adam's moments without bias, is in these numbers.
+        """
+        first, second = ((1 - beta) / (1 - beta ** (number + 1)) for beta in (BETA1, BETA2))
+        return {"rate": self.rate * self.decay**number * first / second**0.5, "tiny": TINY / second**0.5}
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
@@ -79,30 +80,33 @@ def ascend(
 
     Args:
         step: ``least`` and the next state from a state, the scalars of :meth:`Settings.scalars` and ``given``.
-        start: the first state.
+        start: the first state, or more.
         given: further inputs.
         rows: those that must exceed ``settings.stop``.
     """
-    batched = {value.name for value in step.plan.program.inputs if value.shape[:1] == (REGIONS,)}
-    taken = {value.name for value in step.plan.program.inputs}
+    batched = {value.name for value in step.program.inputs if value.shape[:1] == (REGIONS,)}
+    taken = {value.name for value in step.program.inputs}
+    carried = {name: name for name in step.program.outputs if name in taken}
     fixed = {name: array for name, array in given.items() if name in taken}
-    state, best, batch = dict(start), None, _Batch()
-    for number in range(settings.iterations):
-        sample = next(array for name, array in state.items() if name in batched)
-        scalars = {name: _scalar(value, sample) for name, value in settings.scalars(number).items()}
-        after = step({name: array for name, array in {**fixed, **state, **scalars}.items() if name in taken})
-        best = batch.improved(best, after["least"])
-        state = {name: _detached(array) for name, array in after.items() if name != "least"}
-        if progress is not None:
-            progress(number + 1, settings.iterations + 1)
-        if settings.stop is None or number + 1 == settings.iterations:
-            continue
-        keep = batch.settle(best[:, rows] > settings.stop)
-        if batch.finished:
-            break
-        if keep is not None:
-            fixed = {name: array[like(keep, array)] if name in batched else array for name, array in fixed.items()}
-            state = {name: array[keep] if name in batched else array for name, array in state.items()}
+    state = {name: _detached(array) for name, array in start.items() if name in carried}
+    best, batch, number, finished = None, _Batch(), 0, False
+    while not finished:
+        with step.loop({**fixed, **state}, carried) as loop:
+            keep = None
+            while keep is None and not finished:
+                sample = next(iter(state.values()))
+                scalars = settings.scalars(number)
+                found = loop.step({name: _scalar(value, sample) for name, value in scalars.items()})
+                best, number = batch.improved(best, found["least"]), number + 1
+                if progress is not None:
+                    progress(number, settings.iterations + 1)
+                finished = number == settings.iterations
+                if settings.stop is not None and not finished:
+                    keep = batch.settle(best[:, rows] > settings.stop)
+                    finished = batch.finished
+            if keep is not None:
+                state = {name: array[keep] for name, array in loop.state().items()}
+                fixed = {name: array[like(keep, array)] if name in batched else array for name, array in fixed.items()}
     return best
 
 

@@ -6,16 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from boundflow_core.derivative.support import Gradients, fitted
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.program import Composite, Value
+from boundflow_core.ir.program import Composite, Op, Value
 from boundflow_core.ir.types import Attrs, size
 from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 
 __all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE"]
 
 
+# Rows of fewer elements are summed up together, several at once: a sum over so short an axis is mostly overhead.
+SHORT_ROW = 16
+
+
 def _sum(b: Builder, x: Value, kept: int) -> Value:
     """Sum over all but the first ``kept`` axes, the innermost first."""
+    if x.rank - kept > 1 and isinstance(x.shape[-1], int) and x.shape[-1] < SHORT_ROW:
+        x = b.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
     for axis in range(x.rank - 1, kept - 1, -1):
         x = b.reduce_sum(x, (axis,))
     return x
@@ -32,6 +39,11 @@ def _dot(b: Builder, x: Value, y: Value, kept: int) -> Value:
     count = size(x.shape[2:])
     matrix, vector = b.reshape(x, (*x.shape[:2], count)), b.reshape(y, (x.shape[0], count, 1))
     return b.reshape(b.matmul(matrix, vector), x.shape[:2])
+
+
+def _flat(b: Builder, x: Value, kept: int) -> Value:
+    """``x`` with all axes but the first ``kept`` merged: so that what arranges its elements does so once."""
+    return b.reshape(x, (*x.shape[:kept], size(x.shape[kept:])))
 
 
 def _backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
@@ -53,6 +65,7 @@ def _concretize_box(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[
     front = attrs["front"]
     if front != 2 or rows.rank == front:
         return (_sum(b, rows * centre - b.abs(rows) * radius, front),)
+    rows, centre, radius = (_flat(b, value, front) for value in inputs)
     return (_dot(b, rows, centre, front) - _dot(b, b.abs(rows), radius, front),)
 
 
@@ -66,20 +79,88 @@ def _concretize_ball(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple
     return (_sum(b, rows * centre, kept) - norm * radius,)
 
 
+# -- derivatives: of few elementwise operations, none of which chooses element by element (branches that a processor
+# cannot predict cost as much as thirty multiplications) ---------------------------------------------------------------
+
+
+def _share_above(b: Builder, rows: Value) -> Value:
+    """1 where ``rows`` are positive, 0 where they are negative, a half at zero (and less than a half from it within
+    the smallest normal number)."""
+    steep = rows * float(1 / np.finfo(rows.type.dtype.numpy).tiny)
+    return b.minimum(b.maximum(steep + 0.5, 0.0), 1.0)
+
+
+def _spread(b: Builder, grad: Value, like: Value) -> Value:
+    """A gradient [*front] of sums as one that broadcasts against rows [*front, *s]."""
+    return b.reshape(grad, (*grad.shape, *((1,) * (like.rank - grad.rank))))
+
+
+def _total(one: Value | None, other: Value | None) -> Value | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _backsubstitute_derivative(
+    b: Builder, op: Op, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value | None]
+) -> Gradients:
+    """Of both composites: each row's gradient is that of the line it takes; where it is zero, half of either."""
+    rows, (grad, bias) = inputs[0], grads
+    lower_bias = inputs[2] if len(inputs) == 5 else None
+    lower_slope, (upper_slope, upper_bias) = inputs[1], inputs[-2:]
+    above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
+    spread = None if bias is None else _spread(b, bias, rows)
+
+    def along(slope: Value, line_bias: Value | None) -> Value | None:
+        part = None if spread is None or line_bias is None else spread * line_bias
+        return _total(None if grad is None else grad * slope, part)
+
+    upper, lower = along(upper_slope, upper_bias), along(lower_slope, lower_bias)
+    to_rows = None
+    if upper is not None:
+        share = _share_above(b, rows)
+        to_rows = upper + share * (lower - upper) if lower is not None else upper - share * upper
+
+    def to_line(rows: Value, grad: Value | None, like: Value) -> Value | None:
+        return None if grad is None else fitted(b, rows * grad, like.shape)
+
+    parts = [to_rows if to_rows is None else fitted(b, to_rows, rows.shape), to_line(above, grad, lower_slope)]
+    if lower_bias is not None:
+        parts.append(to_line(above, spread, lower_bias))
+    return [*parts, to_line(below, grad, upper_slope), to_line(below, spread, upper_bias)]
+
+
+def _concretize_box_derivative(
+    b: Builder, op: Op, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value | None]
+) -> Gradients:
+    """The corner that each row takes; where a row is zero, the centre."""
+    (grad,) = grads
+    if grad is None:
+        return [None] * 3
+    rows, centre, radius = (_flat(b, value, op.attrs["front"]) for value in inputs)
+    spread = _spread(b, grad, rows)
+    parts = [spread * centre - b.sign(rows) * (spread * radius), spread * rows, -(spread * b.abs(rows))]
+    return [
+        b.reshape(fitted(b, part, flat.shape), value.shape)
+        for part, flat, value in zip(parts, (rows, centre, radius), inputs, strict=True)
+    ]
+
+
 BACKSUBSTITUTE = Composite(
     "backsubstitute",
     "rows A [*front, *s] through lines: (A+ lower_slope + A- upper_slope, sum A+ lower_bias + A- upper_bias)",
     _backsubstitute,
+    _backsubstitute_derivative,
 )
 RELU_BACKSUBSTITUTE = Composite(
     "relu_backsubstitute",
     "rows A [*front, *s] through lines with no lower bias: (A+ lower_slope + A- upper_slope, sum A- upper_bias)",
     _relu_backsubstitute,
+    _backsubstitute_derivative,
 )
 CONCRETIZE_BOX = Composite(
     "concretize_box",
     "least value of rows A [*front, *s] over a box: sum A centre - |A| radius",
     _concretize_box,
+    _concretize_box_derivative,
 )
 CONCRETIZE_BALL = Composite(
     "concretize_ball",

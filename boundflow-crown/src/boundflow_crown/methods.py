@@ -44,6 +44,7 @@ CROWN_IBP = Method(
     recipe=crown_ibp,
     options=OPTIONS,
     rank=10,
+    outward=True,
 )
 CROWN = Method(
     "crown",
@@ -52,6 +53,7 @@ CROWN = Method(
     recipe=crown,
     options=REFINING,
     rank=20,
+    outward=True,
 )
 ALPHA_CROWN = Method(
     "alpha-crown",

@@ -13,6 +13,7 @@ from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Dim, concrete_shape, size
 from boundflow_core.workshop import Workshop, no_nan
 from boundflow_crown.bounds import bound_rows
+from boundflow_crown.crossing import settled
 from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
 from boundflow_interval import Interval, apply_rows, fold_rows
@@ -55,7 +56,7 @@ def intersected(
         low, high = _interval_bounds(b, graph, spec, states)
         lower = b.maximum(lower, no_nan(b, low, -np.inf))
         upper = b.minimum(upper, no_nan(b, high, np.inf))
-    lower, upper = b.minimum(lower, upper), b.maximum(lower, upper)  # rounding may cross bounds that meet
+    lower, upper = settled(b, lower, upper)
     if spec is None:
         shape = (batch, *graph.output_type.shape)
         lower, upper = b.reshape(lower, shape), b.reshape(upper, shape)

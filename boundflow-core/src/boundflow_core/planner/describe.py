@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from boundflow_core.ir.program import Op, Value, bind_attrs
-from boundflow_core.ir.types import concrete_dim, concrete_shape, format_shape
+from boundflow_core.ir.types import concrete_shape, format_shape
 from boundflow_core.planner.description import (
     BufferEntry,
     ChunkEntry,
@@ -220,7 +220,7 @@ def _steps(storage: StoragePlan, ops: int) -> list[MemoryStep]:
                 "step": step,
                 "arena_used": total["used"],
                 "own": total["own"],
-                "workspace": sum(concrete_dim(term, storage.sizes) for term in storage.temporaries.get(step, ())),
+                "workspace": storage.temporary_bytes(step),
                 "naive": total["naive"],
             }
         )

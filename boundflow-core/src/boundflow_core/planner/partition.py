@@ -9,13 +9,13 @@ contains a contraction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.taskgraph import BoundTask, TaskGraph
 
-__all__ = ["WEIGHTS", "dependencies", "order_by_dependencies", "partition", "single_task"]
+__all__ = ["WEIGHTS", "dependencies", "lasting", "order_by_dependencies", "partition", "single_task"]
 
 WEIGHTS = "weights"
 
@@ -25,17 +25,39 @@ def dependencies(program: BoundProgram) -> dict[Value, frozenset[str]]:
     found = {value: frozenset({program.groups.get(value.name, value.name)}) for value in program.inputs}
     for value, constant in program.constants.items():
         found[value] = frozenset({WEIGHTS}) if constant.is_live else frozenset()
+    unions: dict[frozenset[frozenset[str]], frozenset[str]] = {}  # few different ones, over and over
     for op in program.ops:
-        union = frozenset().union(*(found[value] for value in op.inputs))
-        found.update(dict.fromkeys(op.outputs, union))
+        parts = frozenset([found[value] for value in op.inputs])
+        union = unions.get(parts)
+        if union is None:
+            union = unions[parts] = frozenset().union(*parts)
+        for value in op.outputs:
+            found[value] = union
     return found
 
 
-def order_by_dependencies(program: BoundProgram) -> BoundProgram:
-    """The same program with operations that depend on fewer inputs first, otherwise in their order."""
+def order_by_dependencies(program: BoundProgram, varying: Collection[str] = ()) -> BoundProgram:
+    """The same program with operations that depend on fewer inputs first, otherwise in their order.
+
+    Args:
+        varying: groups of inputs; whatever depends on none of them comes before all that does.
+    """
     depends = dependencies(program)
-    ops = sorted(program.ops, key=lambda op: (len(depends[op.outputs[0]]), sorted(depends[op.outputs[0]])))
-    return replace(program, ops=tuple(ops))
+
+    def rank(op: Op) -> tuple[bool, int, list[str]]:
+        on = depends[op.outputs[0]]
+        return not on.isdisjoint(varying), len(on), sorted(on)
+
+    return replace(program, ops=tuple(sorted(program.ops, key=rank)))
+
+
+def lasting(program: BoundProgram, varying: Collection[str]) -> frozenset[Value]:
+    """What a loop of ``program`` must keep from step to step: what depends on no group of ``varying`` and is read by
+    what does, or is a result."""
+    depends = dependencies(program)
+    fixed = {value for value, on in depends.items() if on.isdisjoint(varying)}
+    read = {value for op in program.ops if op.outputs[0] not in fixed for value in op.inputs}
+    return frozenset(fixed & (read | set(program.outputs.values())))
 
 
 def single_task(program: BoundProgram) -> TaskGraph:

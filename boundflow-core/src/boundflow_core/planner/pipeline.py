@@ -10,7 +10,7 @@ from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, P
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
 from boundflow_core.planner.layout import analyse_layout
-from boundflow_core.planner.partition import dependencies, order_by_dependencies, partition, single_task
+from boundflow_core.planner.partition import dependencies, lasting, order_by_dependencies, partition, single_task
 from boundflow_core.planner.plan import KernelKey, Lowering, LoweringTable, PlanBundle, TaskOp
 from boundflow_core.planner.rewrite import decompose
 from boundflow_core.planner.storage import plan_storage
@@ -35,6 +35,7 @@ def make_plan(
     differentiable: bool = False,
     reuse: bool = True,
     one_task: bool = False,
+    varying: frozenset[str] = frozenset(),
 ) -> PlanBundle:
     """The plan of ``program`` on ``executor``, for sizes that are given later (:func:`bind_plan`).
 
@@ -42,14 +43,22 @@ def make_plan(
         differentiable: keep what a gradient needs; no memory is planned then.
         reuse: whether values share memory.
         one_task: the whole program as a single task.
+        varying: if the program is run in loops, the groups of inputs that change from step to step: what depends on
+            others alone is computed once for a loop, and keeps its place.
     """
     passes = (*passes, *executor.passes)
     strategies = [strategy for strategy in executor.strategies if strategy.unavailable() is None]
     program = run_passes(program, passes, "program")
     lowered, fallbacks = _written_out(program, executor, strategies)
-    program = order_by_dependencies(run_passes(lowered, passes, "primitives"))
+    program = order_by_dependencies(run_passes(lowered, passes, "primitives"), varying)
     graph = (single_task(program) if one_task else partition(program)).validate()
-    storage = plan_storage(program, _beforehand(program), executor.traits(), reuse=reuse and not differentiable)
+    storage = plan_storage(
+        program,
+        _beforehand(program),
+        executor.traits(),
+        reuse=reuse and not differentiable,
+        lasting=lasting(program, varying) if varying else frozenset(),
+    )
     return PlanBundle(
         program=program,
         sizes={},
@@ -60,6 +69,7 @@ def make_plan(
         executor=executor.name,
         differentiable=differentiable,
         layout=analyse_layout(lowered, program),
+        varying=varying,
     )
 
 

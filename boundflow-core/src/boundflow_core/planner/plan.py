@@ -104,6 +104,7 @@ class PlanBundle:
         executor: who runs the tasks.
         differentiable: whether what a gradient needs is kept; then no memory is planned, reused or freed early.
         layout: layouts that values may have, and which layout operations the passes took away.
+        varying: groups of inputs that change from step to step of a loop; none if it is not for loops.
     """
 
     program: BoundProgram
@@ -115,6 +116,7 @@ class PlanBundle:
     executor: str
     differentiable: bool = False
     layout: LayoutReport = field(default_factory=LayoutReport)
+    varying: frozenset[str] = frozenset()
 
     @property
     def tasks(self) -> tuple[BoundTask, ...]:

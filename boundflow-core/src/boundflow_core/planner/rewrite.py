@@ -8,7 +8,7 @@ from typing import Any
 from boundflow_core.ir.builder import Builder, Operand
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Primitive, Value
-from boundflow_core.ir.types import Attrs, DType
+from boundflow_core.ir.types import Attrs, DType, TensorType
 
 __all__ = ["OpRewrite", "Rewriter", "begin", "decompose", "inline", "rewrite"]
 
@@ -33,8 +33,14 @@ class Rewriter(Builder):
         self.tag = 0
         self.tags: dict[Value, int] = {}
 
-    def write(self, spec: Primitive | Composite, inputs: Sequence[Operand], attrs: Attrs) -> tuple[Value, ...]:
-        outputs = super().write(spec, inputs, attrs)
+    def write(
+        self,
+        spec: Primitive | Composite,
+        inputs: Sequence[Operand],
+        attrs: Attrs,
+        kinds: tuple[TensorType, ...] | None = None,
+    ) -> tuple[Value, ...]:
+        outputs = super().write(spec, inputs, attrs, kinds)
         if outputs[0] not in self._producers:
             op = self._ops[-1]
             self._producers.update(dict.fromkeys(outputs, op))
@@ -95,7 +101,7 @@ def rewrite(program: BoundProgram, rule: OpRewrite) -> BoundProgram:
         with b.origin(op.origin):
             outputs = rule(b, op, inputs)
             if outputs is None:
-                outputs = b.write(op.spec, inputs, op.attrs)
+                outputs = b.copy(op, inputs)
         values.update(zip(op.outputs, outputs, strict=True))
     return b.finish({name: values[value] for name, value in program.outputs.items()})
 
@@ -107,7 +113,7 @@ def inline(b: Builder, program: BoundProgram, inputs: Mapping[str, Value]) -> di
         values[value] = b.read_constant(constant, value)
     for op in program.ops:
         with b.origin(op.origin):
-            outputs = b.write(op.spec, [values[value] for value in op.inputs], op.attrs)
+            outputs = b.copy(op, [values[value] for value in op.inputs])
         values.update(zip(op.outputs, outputs, strict=True))
     return {name: values[value] for name, value in program.outputs.items()}
 

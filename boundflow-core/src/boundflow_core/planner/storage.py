@@ -8,22 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
+from typing import NamedTuple
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.program import BoundProgram, Op, Primitive, Value
 from boundflow_core.ir.types import Dim, DType, SymDim, concrete_dim, size
-from boundflow_core.planner.views import Strided, contiguous, view_of
+from boundflow_core.planner.views import Strided, contiguous, is_row_major, view_of
 
-__all__ = ["ALIGNMENT", "BufferSpec", "MemoryTraits", "StoragePlan", "last_uses", "nbytes", "plan_storage"]
+__all__ = ["ALIGNMENT", "BufferSpec", "MemoryTraits", "Operand", "StoragePlan", "last_uses", "nbytes", "plan_storage"]
 
 ALIGNMENT = 64
 
 
-def no_workspace(op: Op) -> tuple[Dim, ...]:
+Sizes = Mapping[str, int]
+
+
+class Operand(NamedTuple):
+    """What is known of an operand, or of the result, beforehand.
+
+    Attributes:
+        in_order: whether its elements lie in row-major order.
+        fixed: whether it has the same elements in every run.
+    """
+
+    in_order: bool
+    fixed: bool
+
+
+Workspace = Callable[[Op, Sizes, Sequence[Operand]], int]
+
+
+def no_workspace(op: Op, sizes: Sizes, operands: Sequence[Operand]) -> int:
     """Of kernels that allocate nothing but their result."""
-    return ()
+    return 0
 
 
 @dataclass(frozen=True)
@@ -34,14 +53,16 @@ class MemoryTraits:
         into: primitives and composites that write into memory given to them; others allocate their result.
         strided: whether they read views with any strides; else only contiguous ones.
         inplace: whether elementwise kernels may write onto an operand.
-        workspace: bytes that the kernel of an operation takes while it runs, beside operands and result: terms of a
-            sum, from the symbolic shapes.
+        arranged: primitives whose kernels write into memory with any strides.
+        workspace: bytes that the kernel of an operation takes at most while it runs, beside operands and result, where
+            the symbols in the shapes have these sizes and the operands, and the result after them, are such.
     """
 
     into: frozenset[str] = frozenset()
     strided: bool = True
     inplace: bool = True
-    workspace: Callable[[Op], tuple[Dim, ...]] = no_workspace
+    arranged: frozenset[str] = frozenset()
+    workspace: Workspace = no_workspace
 
 
 @dataclass(frozen=True)
@@ -80,8 +101,8 @@ class StoragePlan:
         views: how each value lies in its buffer.
         lifetimes: index of the defining and of the last reading operation of each value.
         onto: results that are written onto an operand that dies there, with that operand's base.
-        temporaries: what is allocated for a moment at a step, in bytes (terms of a sum): workspace of the operation
-            with that index; after the last one, the copies of the results that the caller gets.
+        temporaries: bytes that are allocated for a moment at a step, from the sizes: workspace of the operation with
+            that index; after the last one, the copies of the results that the caller gets.
         sizes: values of the symbols.
     """
 
@@ -90,7 +111,7 @@ class StoragePlan:
     views: Mapping[Value, Strided]
     lifetimes: Mapping[Value, tuple[int, int]]
     onto: Mapping[Value, Value] = field(default_factory=dict)
-    temporaries: Mapping[int, tuple[Dim, ...]] = field(default_factory=dict)
+    temporaries: Mapping[int, Callable[[Sizes], int]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def bind(self, sizes: Mapping[str, int]) -> StoragePlan:
@@ -116,11 +137,14 @@ class StoragePlan:
         own = [(b.first_def, b.last_use, b.nbytes(self.sizes)) for b in self.buffers if not b.planned]
         steps = {first for first, _, _ in own} | set(self.temporaries)
         beside = [
-            sum(count for first, last, count in own if first <= step <= last)
-            + sum(concrete_dim(term, self.sizes) for term in self.temporaries.get(step, ()))
+            sum(count for first, last, count in own if first <= step <= last) + self.temporary_bytes(step)
             for step in steps
         ]
         return self.arena_bytes + max(beside, default=0)
+
+    def temporary_bytes(self, step: int) -> int:
+        """What is allocated for a moment at ``step``."""
+        return self.temporaries[step](self.sizes) if step in self.temporaries else 0
 
     @property
     def naive_bytes(self) -> int:
@@ -162,7 +186,12 @@ def last_uses(program: BoundProgram) -> dict[Value, int]:
 
 
 def plan_storage(
-    program: BoundProgram, skip: frozenset[Value], traits: MemoryTraits, *, reuse: bool = True
+    program: BoundProgram,
+    skip: frozenset[Value],
+    traits: MemoryTraits,
+    *,
+    reuse: bool = True,
+    lasting: frozenset[Value] = frozenset(),
 ) -> StoragePlan:
     """Places the values of ``program``.
 
@@ -170,12 +199,18 @@ def plan_storage(
         skip: values that lie elsewhere: constants and what is computed from them beforehand.
         traits: what the kernels can do.
         reuse: whether buffers are shared and operations may write onto their operands.
+        lasting: values that later runs, of a loop, read again: they live to the end. Operations that make such values
+            or lead to them come first, and are not run again; inputs live until the others begin, which loops write to.
     """
-    last = last_uses(program)
+    last = {**last_uses(program), **dict.fromkeys(lasting, len(program.ops))}
+    if lasting:
+        begin = max((index for index, op in enumerate(program.ops) if not lasting.isdisjoint(op.outputs)), default=-1)
+        last.update((value, max(last.get(value, -1), begin)) for value in program.inputs)
     views: dict[Value, Strided] = {value: contiguous(value) for value in program.inputs}
     lifetimes: dict[Value, tuple[int, int]] = {value: (-1, last.get(value, -1)) for value in program.inputs}
     kernel_made: set[Value] = set()
-    temporaries = {len(program.ops): tuple(size(v.shape) * v.type.dtype.itemsize for v in program.outputs.values())}
+    temporaries: dict[int, Callable[[Sizes], int]] = {len(program.ops): partial(_copies, program)}
+    readers = _readers(program)
     for index, op in enumerate(program.ops):
         for value in op.outputs:
             if value in skip:
@@ -183,14 +218,53 @@ def plan_storage(
             seen = view_of(op, views, strided=traits.strided)
             if seen is None and op.name not in traits.into:
                 kernel_made.add(value)
-            if seen is None and (workspace := traits.workspace(op)):
-                temporaries[index] = workspace
-            views[value] = seen or contiguous(value)
+            if seen is None and traits.workspace is not no_workspace:
+                views[value] = _arranged(op, value, readers[value], traits)
+                operands = [_operand(program, operand, views, skip) for operand in (*op.inputs, value)]
+                temporaries[index] = partial(_workspace, traits, op, operands)
+            views[value] = seen or _arranged(op, value, readers[value], traits)
             lifetimes[value] = (index, last.get(value, index))
     ends = _group_ends(views, lifetimes)
     onto = _written_onto(program, views, ends, traits, kernel_made) if reuse else {}
     placed = _placed(views, lifetimes, ends, onto, kernel_made, reuse=reuse)
     return replace(placed, temporaries=temporaries)
+
+
+def _operand(program: BoundProgram, value: Value, views: Mapping[Value, Strided], skip: frozenset[Value]) -> Operand:
+    constant = program.constants.get(value)
+    return Operand(
+        in_order=value not in views or is_row_major(value, views[value]),
+        fixed=value in skip and not (constant is not None and constant.is_live),
+    )
+
+
+def _workspace(traits: MemoryTraits, op: Op, operands: Sequence[Operand], sizes: Sizes) -> int:
+    return traits.workspace(op, sizes, operands)
+
+
+def _copies(program: BoundProgram, sizes: Sizes) -> int:
+    return sum(nbytes(value, sizes) for value in program.outputs.values())
+
+
+def _readers(program: BoundProgram) -> Mapping[Value, list[Op | None]]:
+    """The operations that read each value, and None for the caller."""
+    readers: dict[Value, list[Op | None]] = {value: [] for op in program.ops for value in (*op.inputs, *op.outputs)}
+    for op in program.ops:
+        for value in op.inputs:
+            readers[value].append(op)
+    for value in program.outputs.values():
+        readers.setdefault(value, []).append(None)
+    return readers
+
+
+def _arranged(op: Op, value: Value, readers: Sequence[Op | None], traits: MemoryTraits) -> Strided:
+    """Row-major, but channels last where nobody reads [N, C, H, W] otherwise: then the next reshape is a view."""
+    if op.name not in traits.arranged or not readers:
+        return contiguous(value)
+    if not all(reader and reader.name == "permute" and reader.attrs["axes"] == (0, 2, 3, 1) for reader in readers):
+        return contiguous(value)
+    _, c, h, w = value.shape
+    return Strided(value, (h * w * c, 1, w * c, c))
 
 
 def _group_ends(views: Mapping[Value, Strided], lifetimes: Mapping[Value, tuple[int, int]]) -> dict[Value, int]:

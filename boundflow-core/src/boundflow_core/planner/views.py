@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from boundflow_core.ir.program import Op, Value
 from boundflow_core.ir.types import Dim, Shape
 
-__all__ = ["Strided", "contiguous", "row_major", "view_of"]
+__all__ = ["Strided", "contiguous", "is_row_major", "row_major", "view_of"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def _is_row_major(shape: Shape, strides: tuple[Dim, ...]) -> bool:
     """Whether the elements lie in order; an axis of size 1 may have any stride."""
     expected = row_major(shape)
     return all(dim == 1 or have == want for dim, have, want in zip(shape, strides, expected, strict=True))
+
+
+def is_row_major(value: Value, view: Strided) -> bool:
+    """Whether the elements of ``value`` lie in order."""
+    return _is_row_major(value.shape, view.strides)
 
 
 def _reshape(op: Op, source: Strided) -> Strided | None:

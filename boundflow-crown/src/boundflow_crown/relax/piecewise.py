@@ -13,7 +13,7 @@ from boundflow_crown.lines import Lines
 from boundflow_crown.relax.curves import above, below, chord_slope, middle, ordered, positive, settled, within
 from boundflow_interval import Interval
 
-__all__ = ["SLOPES", "absolute", "clip", "leaky_relu", "relu", "relu_chord"]
+__all__ = ["SLOPES", "SLOPE_RANGES", "absolute", "clip", "leaky_relu", "relu", "relu_chord"]
 
 
 def relu_chord(b: Builder, x: Interval) -> tuple[Value, Value]:
@@ -54,6 +54,13 @@ def relu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     return Lines(SLOPES[choice](b, x, slope), None, slope, bias)
 
 
+def _relu_slopes(b: Builder, x: Interval, constants: tuple[Value, ...]) -> Interval:
+    """0 and 1 where l < 0 < u, else both that of the function; NaN where a bound is."""
+    slope, _ = relu_chord(b, x)
+    undecided = b.minimum(x.lower < 0.0, x.upper > 0.0)
+    return Interval(b.where(undecided, 0.0, slope), b.where(undecided, 1.0, slope))
+
+
 def leaky_relu(
     b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]
 ) -> Lines:
@@ -79,6 +86,26 @@ def absolute(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...]
     inner = relu(b, x, attrs, (), options)
     assert inner.upper_bias is not None
     return Lines(2.0 * inner.lower_slope - 1.0, None, 2.0 * inner.upper_slope - 1.0, 2.0 * inner.upper_bias)
+
+
+def _leaky_relu_slopes(b: Builder, x: Interval, constants: tuple[Value, ...]) -> Interval:
+    """As s x + (1 - s) max(x, 0), where s <= 1."""
+    (s,), inner = constants, _relu_slopes(b, x, ())
+    return Interval(s + (1.0 - s) * inner.lower, s + (1.0 - s) * inner.upper)
+
+
+def _absolute_slopes(b: Builder, x: Interval, constants: tuple[Value, ...]) -> Interval:
+    inner = _relu_slopes(b, x, ())
+    return Interval(2.0 * inner.lower - 1.0, 2.0 * inner.upper - 1.0)
+
+
+# For functions whose lower line may be any through the origin with a slope in some interval: its ends. A leaky relu is
+# one of them where its own slope is at most 1.
+SLOPE_RANGES: Mapping[str, Callable[[Builder, Interval, tuple[Value, ...]], Interval]] = {
+    "relu": _relu_slopes,
+    "leaky_relu": _leaky_relu_slopes,
+    "abs": _absolute_slopes,
+}
 
 
 def clip(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]) -> Lines:

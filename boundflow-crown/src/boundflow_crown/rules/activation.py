@@ -16,20 +16,15 @@ def substitute(
     """Rows on the operand, and the bias, from below.
 
     Args:
-        slope: for a relu, the lower line's slope in [0, 1] of each row where the neuron is undecided.
+        slope: each row's slope of a lower line through the origin, one that the function allows.
     """
     b, lift, front = ctx.b, ctx.rows.lift, len(ctx.rows.front)
     upper_bias = lines.upper_bias if lines.upper_bias is not None else lines.upper_slope * 0.0
-    if lines.lower_bias is None:
-        lower_slope = lift(lines.lower_slope)
-        if slope is not None:
-            x = ctx.interval(0)
-            undecided = b.minimum(x.lower < 0.0, x.upper > 0.0)
-            lower_slope = b.where(lift(undecided), slope, lower_slope)
+    if lines.lower_bias is None or slope is not None:
         below, bias = b.emit(
             RELU_BACKSUBSTITUTE,
             rows,
-            lower_slope,
+            lift(lines.lower_slope) if slope is None else slope,
             lift(lines.upper_slope),
             lift(upper_bias),
             front=front,

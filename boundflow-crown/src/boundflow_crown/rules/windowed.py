@@ -47,10 +47,10 @@ def conv2d(ctx: BackwardContext, window: Window) -> Step | None:
 
 
 def _channel_bias(layout: WindowRows, value: Value, bias: Value) -> Value:
-    """``value`` [*front, h, w, C] times a constant [C], summed; image rows first."""
-    b = layout.b
-    total = b.reduce_sum(b.reduce_sum(value, (value.rank - 2,)), (value.rank - 3,))
-    return b.reduce_sum(total * bias, (total.rank - 1,))
+    """``value`` [*front, h, w, C] times a constant [C], summed: a product with a vector, one pass over the windows."""
+    b, front, window = layout.b, value.shape[:-3], value.shape[-3:]
+    each = b.reshape(b.broadcast(bias, window), (size(window), 1))
+    return b.reshape(b.matmul(b.reshape(value, (size(front), size(window))), each), front)
 
 
 def add(ctx: BackwardContext, window: Window) -> Step | None:

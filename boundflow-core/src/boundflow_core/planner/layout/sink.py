@@ -159,4 +159,4 @@ def _copied(w: Rewriter, op: Op, forms: Mapping[Value, Form], parts: Mapping[Val
     w.tag = parts[op.outputs[0]]
     if op.name in LOCAL_RULES and len(operands) == 1:
         return [emit_layout(w, op.name, operands[0], op.attrs)]
-    return w.write(op.spec, operands, op.attrs)
+    return w.copy(op, operands)

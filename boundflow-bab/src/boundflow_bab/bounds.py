@@ -1,0 +1,90 @@
+"""Lower bounds of groups of rows over boxes, in batches of few different sizes, and their confirmation."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import boundflow_core as bf
+from boundflow_bab.clock import Clock
+from boundflow_bab.problem import Rows
+from boundflow_core.ir.primal import PrimalGraph
+
+__all__ = ["Bounder", "batch_size"]
+
+Array = NDArray[Any]
+
+# A run should not take much longer, so that nobody waits for it when the time is up.
+RUN_SECONDS = 0.4
+LARGEST_BATCH = 4096
+# Of a network of so many parameters, one box is bounded at first; of smaller ones, as many as come to the same work.
+FIRST_PARAMETERS = 1 << 20
+
+
+def batch_size(count: int) -> int:
+    """The power of two that ``count`` boxes are filled up to: for every size something is prepared."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+class Bounder:
+    """``bounder(lower, upper, rows) -> best [B, G]``, see :meth:`boundflow_bab.problem.Rows.best`.
+
+    Attributes:
+        method: name of the method.
+        exact: whether its bounds hold in exact arithmetic.
+        batch: boxes that a run may take; found while running.
+        boxes: how many were bounded so far.
+    """
+
+    def __init__(self, graph: PrimalGraph, method: str, executor: str, clock: Clock, *, exact: bool = False) -> None:
+        self.method, self.exact, self.boxes, self._clock = method, exact, 0, clock
+        self.batch = min(max(FIRST_PARAMETERS // max(graph.parameter_count(), 1), 1), 256)
+        # What is looked for is whether rows are positive, so that upper bounds are of no use.
+        options: dict[str, Any] = {"side": "lower"} if method != "ibp" else {}
+        self._run = bf.compile(
+            graph,
+            method=method,
+            executor=executor,
+            dtype="float64" if exact else "float32",
+            rounding="outward" if exact else "nearest",
+            cache=False,
+            **options,
+        )
+
+    @property
+    def lowering(self) -> dict[str, int]:
+        """Operations per strategy."""
+        return dict(self._run.stats.lowering)
+
+    def __call__(self, lower: Array, upper: Array, rows: Rows) -> Array:
+        """How far each group of ``rows`` is shown on each box, [B, G]; boxes are [B, *input] float64.
+
+        Raises:
+            OutOfTime: the time is up.
+        """
+        found, done = [], 0
+        while done < len(lower):
+            self._clock.check()
+            count = min(self.batch, len(lower) - done)
+            found.append(self._batch(lower[done : done + count], upper[done : done + count], rows))
+            done += count
+        return np.concatenate(found)
+
+    def _batch(self, lower: Array, upper: Array, rows: Rows) -> Array:
+        count, size = len(lower), batch_size(len(lower))
+        more = np.minimum(np.arange(size), count - 1)
+        started = time.perf_counter()
+        bounds = self._run(bf.Box(lower[more], upper[more]), rows.spec)
+        self._learn(size, time.perf_counter() - started)
+        self.boxes += count
+        return rows.best(np.asarray(bounds.lower)[:count])
+
+    def _learn(self, size: int, seconds: float) -> None:
+        """The next batch is larger if this one was quick, smaller if it took too long."""
+        if size >= self.batch and seconds < RUN_SECONDS / 2:
+            self.batch = min(2 * size, LARGEST_BATCH)
+        elif seconds > 2 * RUN_SECONDS and size > 1:
+            self.batch = size // 2

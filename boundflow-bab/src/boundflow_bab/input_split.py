@@ -1,0 +1,152 @@
+"""Branch and bound by halving input boxes: complete for networks of few inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundflow_bab.attack import Attack
+from boundflow_bab.bounds import Bounder
+from boundflow_bab.clock import Clock
+from boundflow_bab.frontier import Boxes, Frontier
+from boundflow_bab.problem import Part
+from boundflow_bab.verdict import Counterexample
+
+__all__ = ["Search", "halves"]
+
+Array = NDArray[Any]
+
+# The share of a box's average slope that counts for directions in which the network is flat in the middle.
+FLAT = 0.1
+
+# Boxes that wait for confirmation meanwhile: it seldom fails, and large batches of few different sizes are cheaper.
+CONFIRMED_AT_ONCE = 2048
+
+
+@dataclass
+class Search:
+    """One search over the boxes of a part.
+
+    Attributes:
+        bounder: bounds in float32.
+        confirm: bounds that hold in exact arithmetic; None: those of ``bounder`` are trusted.
+        attack: looks at the middles of boxes on the way.
+        observe: told after each batch.
+        bounded: boxes bounded so far.
+        closed: boxes shown to be safe (and confirmed).
+        stuck: boxes that cannot be halved any more.
+    """
+
+    part: Part
+    bounder: Bounder
+    confirm: Bounder | None
+    attack: Attack
+    clock: Clock
+    observe: Callable[[Search], None] = lambda search: None
+    bounded: int = 0
+    closed: int = 0
+    stuck: int = 0
+
+    def __post_init__(self) -> None:
+        start = Boxes(self.part.lower, self.part.upper, np.full(len(self.part.lower), -np.inf))
+        self.frontier = Frontier(start)
+        self._waiting: list[Boxes] = []  # closed by float32 bounds, to be confirmed
+
+    @property
+    def open(self) -> int:
+        """Boxes that are not shown to be safe."""
+        return len(self.frontier) + sum(map(len, self._waiting)) + self.stuck
+
+    def run(self) -> Counterexample | None:
+        """Searches until every box is closed or stuck, or a counterexample is found.
+
+        Raises:
+            OutOfTime: the time is up; what was found out so far is in the attributes.
+        """
+        while len(self.frontier) or self._waiting:
+            if len(self.frontier):
+                found = self._step()
+                if found is not None:
+                    return found
+            if self._waiting and (not len(self.frontier) or sum(map(len, self._waiting)) >= CONFIRMED_AT_ONCE):
+                self._confirm()
+            self.observe(self)
+        return None
+
+    def _step(self) -> Counterexample | None:
+        self.clock.check()
+        boxes = self.frontier.take(self.bounder.batch)
+        with self.clock.phase("search"):
+            best = self.bounder(boxes.lower, boxes.upper, self.part.rows)
+        self.bounded += len(boxes)
+        boxes = Boxes(boxes.lower, boxes.upper, best.min(axis=1))
+        safe = boxes.bound > 0
+        if safe.any():
+            self._close(boxes[safe])
+        if safe.all():
+            return None
+        with self.clock.phase("branching"):
+            return self._branch(boxes[~safe], best[~safe].argmin(axis=1))
+
+    def _branch(self, boxes: Boxes, aim: Array) -> Counterexample | None:
+        """Halves each box where that should help the group ``aim`` [B] most."""
+        middle = (boxes.lower + boxes.upper) / 2
+        margin, slope = self.attack.margins(middle, self.part.rows, aim)
+        found = self.attack.judged(middle, margin, boxes.lower, boxes.upper)
+        if found is not None:
+            return found
+        size = np.abs(slope.reshape(len(boxes), -1)).astype(np.float64)
+        width = (boxes.upper - boxes.lower).reshape(len(boxes), -1)
+        size = np.where(np.isfinite(size), size, 0.0)
+        score = (size + FLAT * size.mean(axis=1, keepdims=True) + 1e-30) * width
+        left, right, stuck = halves(boxes, score.argmax(axis=1))
+        self.stuck += stuck
+        self.frontier.add(left)
+        self.frontier.add(right)
+        return None
+
+    def _close(self, boxes: Boxes) -> None:
+        if self.confirm is None:
+            self.closed += len(boxes)
+        else:
+            self._waiting.append(boxes)
+
+    def _confirm(self) -> None:
+        """Boxes whose bounds do not hold in exact arithmetic go back, halved."""
+        assert self.confirm is not None
+        boxes = Boxes.joined(*self._waiting)
+        with self.clock.phase("confirm"):
+            best = self.confirm(boxes.lower, boxes.upper, self.part.rows).min(axis=1)
+        self._waiting = []
+        fine = best > 0
+        self.closed += int(fine.sum())
+        if not fine.all():
+            back = Boxes(boxes.lower[~fine], boxes.upper[~fine], best[~fine])
+            width = (back.upper - back.lower).reshape(len(back), -1)
+            left, right, stuck = halves(back, width.argmax(axis=1))
+            self.stuck += stuck
+            self.frontier.add(left)
+            self.frontier.add(right)
+
+
+def halves(boxes: Boxes, axis: Array) -> tuple[Boxes, Boxes, int]:
+    """Both halves of each box along the flat input number ``axis`` [B], and how many could not be halved.
+
+    They share their border, so that nothing is lost between them.
+    """
+    number = np.arange(len(boxes))
+    lower, upper = boxes.lower.reshape(len(boxes), -1), boxes.upper.reshape(len(boxes), -1)
+    low, high = lower[number, axis], upper[number, axis]
+    middle = low + (high - low) / 2
+    able = (low < middle) & (middle < high)
+    left_upper, right_lower = upper.copy(), lower.copy()
+    left_upper[number, axis] = middle
+    right_lower[number, axis] = middle
+    shape = boxes.lower.shape
+    left = Boxes(boxes.lower, left_upper.reshape(shape), boxes.bound)
+    right = Boxes(right_lower.reshape(shape), boxes.upper, boxes.bound)
+    return left[able], right[able], int((~able).sum())

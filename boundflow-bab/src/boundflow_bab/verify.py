@@ -1,0 +1,231 @@
+"""The way to a verdict: attack, bounds from quick to tight, then search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundflow_bab.attack import Attack, Margins
+from boundflow_bab.bounds import Bounder
+from boundflow_bab.clock import Clock, OutOfTime
+from boundflow_bab.input_split import Search
+from boundflow_bab.problem import Part, parts_of
+from boundflow_bab.verdict import Counterexample, Report, Verdict
+from boundflow_bab.witness import Witness
+from boundflow_core.compiled import choose_executor
+from boundflow_core.errors import OptionError
+from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.plugins import registry
+from boundflow_core.property import Property
+from boundflow_core.runner import RunStats
+
+__all__ = ["Options", "verify"]
+
+Array = NDArray[Any]
+
+# Boxes of more open directions are not halved: each halving of one of many hardly tightens anything.
+MOST_INPUTS = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to verify.
+
+    Attributes:
+        timeout: seconds; None: no limit.
+        executor: who runs the programs; "auto": the fastest that can run here.
+        trust_float32: take float32 bounds at their word instead of confirming them in exact arithmetic.
+        methods: of bounding, from quick to tight.
+        search_method: of bounding while boxes are split.
+        starts: points of the first attack, and of the second one, per box and conjunction.
+        seed: of all random choices.
+    """
+
+    timeout: float | None = None
+    executor: str = "auto"
+    trust_float32: bool = False
+    methods: Sequence[str] = ("ibp", "crown-ibp", "crown")
+    search_method: str = "crown"
+    starts: tuple[int, int] = (2, 50)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise OptionError(f"timeout must be a positive number of seconds, not {self.timeout!r}")
+
+
+@dataclass
+class Story:
+    """What has happened so far; :meth:`report` can be asked for at any time, whatever interrupted the work.
+
+    Attributes:
+        search: the latest search.
+        margin: the least lower bound of any box at the end of the bounding phases.
+        observe: told of each change, as ``observe(story)``.
+    """
+
+    clock: Clock
+    options: Options
+    observe: Callable[[Story], None] = lambda story: None
+    phase: str = "loading"
+    searches: list[Search] = field(default_factory=list)
+    bounders: list[Bounder] = field(default_factory=list)
+    stats: RunStats = field(default_factory=RunStats)
+    margin: float | None = None
+
+    def enter(self, phase: str) -> None:
+        self.phase = phase
+        self.observe(self)
+
+    def report(self, verdict: Verdict, reason: str = "", found: Counterexample | None = None) -> Report:
+        lowering: dict[str, int] = {}
+        for table in (self.stats.lowering, *(bounder.lowering for bounder in self.bounders)):
+            for name, count in table.items():
+                lowering[name] = lowering.get(name, 0) + count
+        return Report(
+            verdict,
+            reason,
+            found,
+            trusted=self.options.trust_float32,
+            margin=self.margin,
+            subproblems=sum(search.bounded for search in self.searches),
+            open=sum(search.open for search in self.searches),
+            seconds={**self.clock.seconds, "all": self.clock.elapsed},
+            lowering=lowering,
+        )
+
+
+def verify(
+    graph: PrimalGraph,
+    prop: Property,
+    options: Options = Options(),
+    *,
+    path: str | Path | None = None,
+    story: Story | None = None,
+) -> Report:
+    """Whether ``graph`` has a counterexample to ``prop``.
+
+    Args:
+        path: the file that the network was read from; an ONNX file's counterexamples are checked by onnxruntime.
+        story: takes note of what happens.
+
+    Raises:
+        PropertyError: the property is made for another network.
+        UnsupportedOpError: a method has no rule for an operator of the network.
+    """
+    story = story or Story(Clock(options.timeout), options)
+    try:
+        return _decide(graph, parts_of(graph, prop), Witness(graph, prop, path), story)
+    except OutOfTime:
+        return story.report(Verdict.TIMEOUT)
+
+
+def _decide(graph: PrimalGraph, parts: Sequence[Part], witness: Witness, story: Story) -> Report:
+    clock, options = story.clock, story.options
+    executor = choose_executor(registry(), options.executor, differentiable=False)
+    attack = Attack(Margins(graph, executor, story.stats), witness, clock, options.seed)
+    bounders = _Bounders(graph, story)
+    first, second = options.starts
+    found = _attacked(attack, parts, first, story)
+    if found is not None:
+        return story.report(Verdict.FALSIFIED, found=found)
+    left = [part for part in (_bounded(part, bounders, story) for part in parts) if part is not None]
+    if not left:
+        return story.report(Verdict.VERIFIED)
+    found = _attacked(attack, left, second, story)
+    if found is not None:
+        return story.report(Verdict.FALSIFIED, found=found)
+    for part in left:
+        if _open_inputs(part) > MOST_INPUTS:
+            return story.report(
+                Verdict.UNKNOWN, "bounds and attack do not decide it, and its inputs are too many to split"
+            )
+        story.enter("search")
+        search = Search(
+            part,
+            bounders.quick(options.search_method),
+            bounders.exact(options.search_method),
+            attack,
+            clock,
+            lambda search: story.observe(story),
+        )
+        story.searches.append(search)
+        found = search.run()
+        if found is not None:
+            return story.report(Verdict.FALSIFIED, found=found)
+        if search.stuck:
+            return story.report(Verdict.UNKNOWN, f"{search.stuck} boxes cannot be split any further")
+    return story.report(Verdict.VERIFIED)
+
+
+class _Bounders:
+    """Bounds by method, compiled when they are first needed."""
+
+    def __init__(self, graph: PrimalGraph, story: Story) -> None:
+        self._graph, self._story = graph, story
+        self._made: dict[tuple[str, bool], Bounder] = {}
+
+    def quick(self, method: str) -> Bounder:
+        return self._get(method, False)
+
+    def exact(self, method: str) -> Bounder | None:
+        return None if self._story.options.trust_float32 else self._get(method, True)
+
+    def _get(self, method: str, exact: bool) -> Bounder:
+        if (method, exact) not in self._made:
+            options = self._story.options
+            bounder = Bounder(self._graph, method, options.executor, self._story.clock, exact=exact)
+            self._made[method, exact] = bounder
+            self._story.bounders.append(bounder)
+        return self._made[method, exact]
+
+
+def _attacked(attack: Attack, parts: Sequence[Part], starts: int, story: Story) -> Counterexample | None:
+    story.enter("attack")
+    with story.clock.phase("attack"):
+        for part in parts:
+            found = attack.on_part(part, starts)
+            if found is not None:
+                return found
+    return None
+
+
+def _bounded(part: Part, bounders: _Bounders, story: Story) -> Part | None:
+    """What bounds leave of ``part``: the boxes, and the groups, that are not shown to be safe; None: nothing."""
+    clock = story.clock
+    for method in story.options.methods:
+        story.enter(f"bounds by {method}")
+        with clock.phase(method):
+            best = bounders.quick(method)(part.lower, part.upper, part.rows)
+        shown = best > 0
+        exact = bounders.exact(method)
+        if exact is not None and shown.any():
+            with clock.phase("confirm"):
+                shown &= _confirmed(exact, part, shown)
+        if shown.all():
+            return None
+        boxes, groups = np.flatnonzero(~shown.all(axis=1)), np.flatnonzero(~shown.all(axis=0))
+        part = Part(part.lower[boxes], part.upper[boxes], part.rows.select(groups))
+        least = float(best[boxes].min())
+        story.margin = least if story.margin is None else max(story.margin, least)
+    return part
+
+
+def _confirmed(exact: Bounder, part: Part, shown: Array) -> Array:
+    """Which of the groups ``shown`` [B, G] are shown in exact arithmetic too."""
+    boxes, groups = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    best = exact(part.lower[boxes], part.upper[boxes], part.rows.select(groups))
+    confirmed = np.zeros_like(shown)
+    confirmed[np.ix_(boxes, groups)] = best > 0
+    return confirmed
+
+
+def _open_inputs(part: Part) -> int:
+    """In how many directions a box of the part is open, at most."""
+    wide = (part.upper > part.lower).reshape(len(part.lower), -1)
+    return int(wide.sum(axis=1).max())

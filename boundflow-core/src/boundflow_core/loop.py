@@ -1,0 +1,178 @@
+"""Programs run again and again with most of their inputs the same: what depends on these alone is computed once.
+
+A loop holds a prepared program for itself. Inputs that stay are brought into place once; results that are the next
+step's inputs go from place to place, without a copy that a caller would own, or stay where they are if the plan has
+written them onto the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from boundflow_core.arrays import is_torch
+from boundflow_core.errors import InputError
+from boundflow_core.ir.program import BoundProgram
+from boundflow_core.ir.types import concrete_shape
+from boundflow_core.scheduler import RunCounts, Schedule
+
+__all__ = ["Loop", "PinnedLoop", "PlainLoop"]
+
+
+class Loop(Protocol):
+    """Steps of one program; use as a context, which gives back what it holds."""
+
+    def step(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """One run.
+
+        Args:
+            inputs: all those that change from step to step, but for those that are carried.
+
+        Returns:
+            The results that are not carried, as arrays that the caller owns.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What the next step would take of the inputs that are carried, as arrays that the caller owns."""
+
+    def __enter__(self) -> Loop: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_loop(
+    program: BoundProgram, varying: Iterable[str], inputs: Iterable[str], carried: Mapping[str, str]
+) -> frozenset[str]:
+    """Names of the inputs that each step must be given.
+
+    Raises:
+        InputError: inputs that do not change are missing, or results cannot be carried to inputs.
+    """
+    groups = {value.name: program.groups.get(value.name, value.name) for value in program.inputs}
+    changing = {name for name, group in groups.items() if group in set(varying)}
+    if missing := (set(groups) - changing | set(carried.values())) - set(inputs):
+        raise InputError(f"a loop of {program.name} needs the inputs {sorted(missing)} to begin with")
+    types = {value.name: value.type for value in program.inputs}
+    for result, name in carried.items():
+        if name not in changing:
+            raise InputError(f"{name!r} is no input of {program.name} that changes from step to step")
+        if result not in program.outputs or program.outputs[result].type != types[name]:
+            raise InputError(f"{program.name} has no result {result!r} of the type of its input {name!r}")
+    return frozenset(changing - set(carried.values()))
+
+
+def _check_step(shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InputError: other inputs than those with ``shapes``, or of other shapes.
+    """
+    found = {name: tuple(array.shape) for name, array in inputs.items()}
+    if found != shapes:
+        raise InputError(f"a step takes inputs of the shapes {dict(shapes)}, not {found}")
+
+
+class PinnedLoop:
+    """A loop in a session of its own, whose plan knows which groups of inputs vary.
+
+    Args:
+        inputs: those that stay, and the first state.
+        carried: results that become inputs of the next step.
+        report: takes what each step came to.
+        release: called in the end.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        inputs: Mapping[str, Any],
+        carried: Mapping[str, str],
+        report: Callable[[RunCounts], None],
+        release: Callable[[], None],
+    ) -> None:
+        plan = schedule.plan
+        needed = check_loop(plan.program, plan.varying, inputs, carried)
+        self._shapes = {v.name: concrete_shape(v.shape, plan.sizes) for v in plan.program.inputs if v.name in needed}
+        self._schedule, self._inputs, self._carried = schedule, dict(inputs), dict(carried)
+        self._report, self._release = report, release
+        values = {value.name: value for value in plan.program.inputs}
+        self._outputs = {name: value for name, value in plan.program.outputs.items() if name not in carried}
+        self._results = {name: plan.program.outputs[result] for result, name in carried.items()}
+        self._carry = schedule.session.carrier([(self._results[name], values[name]) for name in self._results])
+        self._stages = [stage for stage in plan.cache.stages if not stage.depends.isdisjoint(plan.varying)]
+        self._once = [stage for stage in plan.cache.stages if stage.depends.isdisjoint(plan.varying)]
+        self._steps = 0
+
+    def step(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        _check_step(self._shapes, inputs)
+        session, counts = self._schedule.session, RunCounts()
+        with session.running():
+            if self._steps == 0:
+                session.start({**self._inputs, **inputs})
+                self._inputs = {name: array for name, array in self._inputs.items() if name in self._carried.values()}
+                self._run(self._once, counts)
+            else:
+                self._carry()
+                session.renew(inputs)
+                counts.tasks_skipped += sum(len(stage.tasks) for stage in self._once)
+            self._steps += 1
+            self._run(self._stages, counts)
+            found = {name: session.read(value) for name, value in self._outputs.items()}
+        self._report(counts)
+        return found
+
+    def _run(self, stages: Iterable[Any], counts: RunCounts) -> None:
+        for stage in stages:
+            self._schedule.run_stage(stage)
+            counts.tasks_run += len(stage.tasks)
+
+    def state(self) -> dict[str, Any]:
+        if self._steps == 0:
+            return {name: self._inputs[name] for name in self._results}
+        return {name: self._schedule.session.read(value) for name, value in self._results.items()}
+
+    def __enter__(self) -> PinnedLoop:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+
+class PlainLoop:
+    """A loop of separate calls: for runs in chunks, and for those that record gradients (which the state carries none
+    of: how it came about is not followed)."""
+
+    def __init__(
+        self,
+        program: BoundProgram,
+        varying: Iterable[str],
+        run: Callable[[Mapping[str, Any]], dict[str, Any]],
+        inputs: Mapping[str, Any],
+        carried: Mapping[str, str],
+    ) -> None:
+        self._needed = check_loop(program, varying, inputs, carried)
+        self._run, self._carried, self._inputs = run, dict(carried), dict(inputs)
+
+    def step(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._needed != set(inputs):
+            raise InputError(f"a step takes the inputs {sorted(self._needed)}, not {sorted(inputs)}")
+        found = self._run({**self._inputs, **inputs})
+        for result, name in self._carried.items():
+            array = found.pop(result)
+            self._inputs[name] = array.detach() if is_torch(array) else array
+        return found
+
+    def state(self) -> dict[str, Any]:
+        return {name: self._inputs[name] for name in self._carried.values()}
+
+    def __enter__(self) -> PlainLoop:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass

@@ -1,0 +1,132 @@
+"""Verdicts against what is true: exact enumeration of small networks, planted faults, limits of time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import least_margin, network, random_layers
+
+from boundflow_bab import Options, Verdict, verify
+from boundflow_bab.bounds import Bounder
+from boundflow_core.errors import OptionError, PropertyError
+from boundflow_core.forward import evaluate_graph
+from boundflow_core.property import Case, LinearConstraints, Property
+
+OPTIONS = Options(timeout=60, executor="reference")
+CLEAR = 1e-5  # margins nearer to zero than this may be decided either way by float32 and the LP's tolerance
+
+
+def prop_of(lower, upper, *unsafe, n_out):
+    return Property(len(lower), n_out, (Case(lower, upper, tuple(unsafe)),), "test")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**20), shift=st.sampled_from([0.0, 0.01, -0.01, 0.3, -0.3]), rows=st.integers(1, 2))
+def test_verdicts_equal_exact_enumeration(seed, shift, rows):
+    numbers = np.random.default_rng(seed)
+    layers = random_layers(numbers, int(numbers.integers(1, 4)), (int(numbers.integers(1, 5)), 3), 2)
+    inputs = layers[0][0].shape[1]
+    lower = np.round(numbers.normal(size=inputs) * 8) / 8
+    upper = lower + np.round(numbers.random(inputs) * 16) / 8
+    C, d = np.round(numbers.normal(size=(rows, 2)) * 8) / 8, np.zeros(rows)
+    true = least_margin(layers, lower, upper, C, d)
+    # Moved so that the property holds, or does not, by a margin of ``shift``.
+    d = d - true + shift
+    report = verify(network(layers), prop_of(lower, upper, LinearConstraints(C, d), n_out=2), OPTIONS)
+    if shift > CLEAR:
+        assert report.verdict is Verdict.VERIFIED
+    elif shift < -CLEAR:
+        assert report.verdict is Verdict.FALSIFIED
+        assert np.all(C @ report.counterexample.y.astype(np.float64) + d <= 0)
+        assert np.all((lower <= report.counterexample.x) & (report.counterexample.x <= upper))
+    else:
+        # A margin of zero up to rounding: whatever is said must be true as far as that can be told.
+        assert report.verdict is not Verdict.VERIFIED or true + 0 >= true - 1e-9
+
+
+def tent():
+    """|x|-like: two hidden neurons; the least value over [-1, 1] is 0 at 0."""
+    return network([(np.array([[1.0], [-1.0]]), np.zeros(2)), (np.array([[1.0, 1.0]]), np.zeros(1))])
+
+
+ONE = np.ones((1, 1))
+
+
+def test_a_property_that_just_holds_and_one_that_just_does_not():
+    graph, low, high = tent(), np.array([-1.0]), np.array([1.0])
+    assert verify(graph, prop_of(low, high, LinearConstraints(ONE, np.array([1e-3])), n_out=1), OPTIONS).verdict is (
+        Verdict.VERIFIED
+    )
+    report = verify(graph, prop_of(low, high, LinearConstraints(ONE, np.array([-1e-3])), n_out=1), OPTIONS)
+    assert report.verdict is Verdict.FALSIFIED and abs(report.counterexample.x[0]) <= 1e-3
+
+
+def test_every_conjunction_and_every_box_counts():
+    graph = tent()
+    never, sometimes = LinearConstraints(ONE, np.array([1.0])), LinearConstraints(-ONE, np.array([0.9]))
+    near, far = Case([-0.5], [0.5], (never, sometimes)), Case([0.5], [1.0], (never, sometimes))
+    assert verify(graph, Property(1, 1, (near,), "p"), OPTIONS).verdict is Verdict.VERIFIED
+    report = verify(graph, Property(1, 1, (near, far), "p"), OPTIONS)
+    assert report.verdict is Verdict.FALSIFIED and report.counterexample.x[0] >= 0.9
+
+
+def test_what_is_always_or_never_unsafe():
+    graph = tent()
+    always = LinearConstraints(np.zeros((0, 1)), np.zeros(0))
+    assert verify(graph, prop_of([0.0], [1.0], always, n_out=1), OPTIONS).verdict is Verdict.FALSIFIED
+    assert verify(graph, prop_of([0.0], [1.0], n_out=1), OPTIONS).verdict is Verdict.VERIFIED
+
+
+def test_a_proof_that_rounding_alone_makes_is_not_given():
+    """y = x / 3 computed as x * w: the exact product lies below the threshold by less than rounding in float32."""
+    w = float(np.float32(1 / 3))
+    graph = network([(np.array([[1.0]]), np.zeros(1)), (np.array([[w]]), np.zeros(1))])
+    exact = Fraction(w) * Fraction(3)
+    threshold = float(exact) + 1e-9  # above the exact value, so y - threshold <= 0 holds: a counterexample exists
+    prop = prop_of([3.0], [3.0], LinearConstraints(ONE, np.array([-threshold])), n_out=1)
+    report = verify(graph, prop, OPTIONS)
+    assert report.verdict is not Verdict.VERIFIED
+
+
+def test_bounds_that_are_too_tight_are_caught(monkeypatch):
+    """An unsound rule in float32 (1 % too tight): the confirmation takes other bounds, so nothing wrong is said."""
+    graph = tent()
+    prop = prop_of([-1.0], [1.0], LinearConstraints(ONE, np.array([-1e-3])), n_out=1)
+    plain = Bounder.__call__
+
+    def tight(self, lower, upper, rows):
+        found = plain(self, lower, upper, rows)
+        return found + (0.0 if self.exact else 10.0)
+
+    monkeypatch.setattr(Bounder, "__call__", tight)
+    no_attack = replace(OPTIONS, starts=(0, 0), timeout=5)
+    assert verify(graph, prop, no_attack).verdict is not Verdict.VERIFIED
+    trusting = verify(graph, prop, replace(no_attack, trust_float32=True))
+    assert trusting.verdict is Verdict.VERIFIED and "not confirmed" in trusting.line
+
+
+def test_time_ends_a_search():
+    numbers = np.random.default_rng(0)
+    layers = random_layers(numbers, 12, (40, 40, 40), 2)
+    graph, lower, upper = network(layers), -np.ones(12), np.ones(12)
+    least = evaluate_graph(graph, numbers.uniform(-1, 1, (4000, 12)))[:, 0].min()
+    hard = LinearConstraints(np.array([[1.0, 0.0]]), np.array([-1.6 * least]))  # neither bounds nor attacks decide it
+    prop = prop_of(lower, upper, hard, n_out=2)
+    started = time.perf_counter()
+    report = verify(graph, prop, replace(OPTIONS, timeout=4, starts=(1, 1)))
+    assert report.verdict is Verdict.TIMEOUT
+    assert report.open > 0
+    assert time.perf_counter() - started < 60  # not a matter of speed: it does end
+
+
+def test_wrong_requests():
+    with pytest.raises(PropertyError, match="2 inputs"):
+        verify(tent(), prop_of([0.0, 0.0], [1.0, 1.0], n_out=1), OPTIONS)
+    with pytest.raises(OptionError, match="timeout"):
+        Options(timeout=0)
