@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from boundflow_core.ir.program import Op, Value
 from boundflow_core.ir.types import Shape
 from boundflow_tvm.templates.rowsteps import MapShape, Step
 
-__all__ = ["Chain", "MapState", "Operand", "Partial", "State", "Sum"]
+__all__ = ["Chain", "MapState", "Operand", "Partial", "State", "Sum", "map_shape"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,13 @@ class Sum:
 
 
 State = MapState | Partial | Sum
+
+
+def map_shape(sample: Shape, axes: str) -> MapShape | None:
+    """The map that elements of these axes make up."""
+    dims = [dim for dim in sample if isinstance(dim, int)]
+    if len(dims) < len(sample) or 0 in dims:
+        return None
+    if len(dims) == 3:
+        return (dims[2], dims[0], dims[1]) if axes == "hwc" else (dims[0], dims[1], dims[2])
+    return int(np.prod(dims)), 1, 1
