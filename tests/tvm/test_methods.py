@@ -71,7 +71,14 @@ def test_interval_bounds_equal_the_reference(graph, dtype):
 @pytest.mark.parametrize("method", ["crown-ibp", "crown"])
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_linear_bounds_equal_the_reference(graph, method, dtype):
-    compare(GRAPHS[graph](), method, dtype, rows=2)
+    compare(GRAPHS[graph](), method, dtype, batches=(1, 1, 3), rows=2)  # the second time crown is one program
+
+
+def test_bounds_of_one_region_come_from_compiled_rows():
+    run = compare(small_cnn(3), "crown", "float32", batches=(1, 1), rows=2)
+    names = [entry.op.name for part in run.plan.lowering.entries.values() for entry in part]
+    assert {"running_count", "first_reaching", "row_program"} <= set(names)
+    assert not {"relu_backsubstitute", "conv2d_input_grad"} & set(names)
 
 
 @pytest.mark.slow
