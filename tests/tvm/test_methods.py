@@ -7,6 +7,7 @@ import pytest
 from crown_networks import residual, small_mlp
 
 import boundflow_core as bf
+from boundflow_core.errors import OptionError
 from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.normalize import normalize
 
@@ -93,6 +94,12 @@ def test_sizes_do_not_compile_anew_and_strategies_are_shown():
     assert set(run.stats.lowering) <= {"tvm", "call_tir", "blas"} and run.stats.lowering["call_tir"] > 0
     reasons = {entry.lowering.reason for part in run.plan.lowering.entries.values() for entry in part}
     assert any("call_tir is estimated" in reason for reason in reasons)
+
+
+def test_what_needs_exact_rounding_or_gradients_is_refused():
+    for options in ({"rounding": "outward", "dtype": "float64"}, {"differentiable": True}):
+        with pytest.raises(OptionError, match="tvm"):
+            bf.compile(small_mlp(1), method="ibp", executor="tvm", **options)
 
 
 def test_torch_tensors_come_back_as_torch_tensors():
