@@ -32,13 +32,12 @@ def prepared(plan: PlanBundle) -> Callable[[], Any]:
     """A run of ``plan`` on zeros, prepared."""
     session = registry().executor(plan.executor).open(plan, None)
     inputs = {v.name: np.zeros(concrete_shape(v.shape, plan.sizes), v.type.dtype.numpy) for v in plan.program.inputs}
-    names = [task.name for task in plan.tasks]
+    names = tuple(task.name for task in plan.tasks)
 
     def call() -> Any:
         with session.running():
             session.start(inputs)
-            for name in names:
-                session.run_task(name)
+            session.run_tasks(names)
             return session.results()
 
     return call

@@ -41,8 +41,7 @@ def call_of(plan):
     def call():
         with session.running():
             session.start(inputs)
-            for task in plan.tasks:
-                session.run_task(task.name)
+            session.run_tasks(tuple(task.name for task in plan.tasks))
             return session.results()
 
     call()

@@ -14,6 +14,8 @@ from networks import least_margin, network, random_layers
 
 from boundflow_bab import Options, Verdict, verify
 from boundflow_bab.bounds import Bounder
+from boundflow_bab.clock import Clock
+from boundflow_bab.verify import Story
 from boundflow_core.errors import OptionError, PropertyError
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.property import Case, LinearConstraints, Property
@@ -119,9 +121,11 @@ def test_time_ends_a_search():
     hard = LinearConstraints(np.array([[1.0, 0.0]]), np.array([-1.6 * least]))  # neither bounds nor attacks decide it
     prop = prop_of(lower, upper, hard, n_out=2)
     started = time.perf_counter()
-    report = verify(graph, prop, replace(OPTIONS, timeout=4, starts=(1, 1)))
+    options = replace(OPTIONS, timeout=4, starts=(1, 1), methods=("ibp",))
+    story = Story(Clock(options.timeout), options)
+    report = verify(graph, prop, options, story=story)
     assert report.verdict is Verdict.TIMEOUT
-    assert report.open > 0
+    assert report.open > 0 or not story.searches  # a slow machine may not get that far
     assert time.perf_counter() - started < 60  # not a matter of speed: it does end
 
 
