@@ -128,9 +128,9 @@ def main() -> None:
             if method in arguments.methods:
                 found.append(measure(cases, net, method, regions, arguments.repeats, rate))
                 print(" | ".join(found[-1].cells()), flush=True)
+                if arguments.write:
+                    write(arguments.write, table(found))
     print(f"\nproducts of matrices: {rate / 1e9:.0f} GFLOP/s\n\n{table(found)}")
-    if arguments.write:
-        write(arguments.write, table(found))
 
 
 if __name__ == "__main__":
