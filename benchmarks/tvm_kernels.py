@@ -43,7 +43,7 @@ def programs(net: Net, folder: Path, method: str, regions: int) -> Iterator[tupl
     original, run_original = pipeline.decompose, ProgramRunner._run
 
     def decompose(program: BoundProgram, *rest: Any) -> BoundProgram:
-        whole[program.name, tuple(v.name for v in program.inputs)] = program
+        whole.setdefault((program.name, tuple(v.name for v in program.inputs)), program)  # again if some remain
         return original(program, *rest)
 
     def run(self: ProgramRunner, inputs: Any, sizes: Any, device: str) -> Any:
