@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import Node, PrimalGraph
-from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import Attrs, TensorType
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "Domain",
     "Executor",
     "Frontend",
+    "LoweringStrategy",
     "Method",
     "MethodContext",
     "OpRule",
@@ -37,6 +38,7 @@ __all__ = [
     "Rule",
     "RuleContext",
     "SpecRows",
+    "TYPICAL_SIZE",
 ]
 
 
@@ -227,6 +229,8 @@ class Executor:
         exact: whether it rounds as IEEE 754 says, in sums of any order, and its functions (exp, tanh...) are exact to
             eight units in the last place in float64, as outward rounding counts on.
         passes: planner passes that bring programs into the form that suits its kernels.
+        strategies: ways in which it can run an operation, of which the planner takes the best for each. Those that
+            plugins register for it are added. Without any, it runs all primitives and what is ``fused`` in one way.
     """
 
     name: str
@@ -239,6 +243,34 @@ class Executor:
     differentiable: bool = False
     exact: bool = False
     passes: tuple[Pass, ...] = ()
+    strategies: tuple[LoweringStrategy, ...] = ()
+
+
+TYPICAL_SIZE = 16
+"""Number of regions, rows... that strategies are compared at: plans are made before sizes are known."""
+
+
+@dataclass(frozen=True)
+class LoweringStrategy:
+    """A way to run an operation.
+
+    ``known`` tells for each operand whether it is there before any run (frozen weights, and what follows from them).
+
+    Attributes:
+        executor: name of the executor that runs what is lowered so.
+        unavailable: why it cannot be used here, or None where it can. Must be quick and import nothing heavy.
+        supports: ``supports(op, known)``: why it cannot run this operation, or None where it can. Composites that no
+            strategy supports are written out in primitives.
+        estimate: ``estimate(op, known)``: seconds that it would take with all symbols :data:`TYPICAL_SIZE`; of the
+            strategies that support an operation the planner takes the one of the smallest.
+    """
+
+    name: str
+    doc: str
+    executor: str
+    unavailable: Callable[[], str | None]
+    supports: Callable[[Op, Sequence[bool]], str | None]
+    estimate: Callable[[Op, Sequence[bool]], float]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from boundflow_core.extension import (
     Domain,
     Executor,
     Frontend,
+    LoweringStrategy,
     Method,
     OpRule,
     Pass,
@@ -45,6 +46,7 @@ class Contribution:
     frontends: tuple[Frontend, ...] = ()
     property_readers: tuple[PropertyReader, ...] = ()
     executors: tuple[Executor, ...] = ()
+    lowerings: tuple[LoweringStrategy, ...] = ()
     passes: tuple[Pass, ...] = ()
     primitives: tuple[Composite, ...] = ()
     commands: tuple[Command, ...] = ()
@@ -72,6 +74,7 @@ TYPES: Mapping[str, type[Any]] = MappingProxyType(
         "frontends": Frontend,
         "property_readers": PropertyReader,
         "executors": Executor,
+        "lowerings": LoweringStrategy,
         "passes": Pass,
         "primitives": Composite,
         "commands": Command,
@@ -189,6 +192,9 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "unavailable": ("a function", callable),
         "open": ("a function", callable),
         "traits": ("a function", callable),
+        "supports": ("a function", callable),
+        "estimate": ("a function", callable),
+        "executor": ("a name", lambda v: isinstance(v, str) and bool(v)),
         "stage": ('"program" or "primitives"', lambda v: v in ("program", "primitives")),
         "options": ("a mapping to defaults (of a method), a tuple of names (of a frontend)", _is_options),
         "fused": ("a frozenset of names", lambda v: isinstance(v, frozenset)),
@@ -225,6 +231,7 @@ _KINDS: Mapping[type[Any], str] = MappingProxyType(
         Frontend: "frontend",
         PropertyReader: "property reader",
         Executor: "executor",
+        LoweringStrategy: "lowering",
         Pass: "pass",
         Composite: "composite",
         Command: "command",

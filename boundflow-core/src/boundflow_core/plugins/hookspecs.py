@@ -42,6 +42,7 @@ from boundflow_core.extension import (
     Domain,
     Executor,
     Frontend,
+    LoweringStrategy,
     Method,
     OpRule,
     Pass,
@@ -60,6 +61,7 @@ __all__ = [
     "boundflow_register_domains",
     "boundflow_register_executors",
     "boundflow_register_frontends",
+    "boundflow_register_lowerings",
     "boundflow_register_methods",
     "boundflow_register_op_rules",
     "boundflow_register_passes",
@@ -68,7 +70,7 @@ __all__ = [
     "hookimpl",
 ]
 
-BOUNDFLOW_API = (1, 0)
+BOUNDFLOW_API = (1, 1)
 """Version (major, minor) of the hooks below and of the types that they return.
 
 The minor number grows when something is added, the major one when something that plugins rely on changes. A plugin is
@@ -167,6 +169,20 @@ def boundflow_register_executors() -> Iterable[Executor]:
         @hookimpl
         def boundflow_register_executors():
             return [Executor("jax", "jax.jit", rank=5, unavailable=unavailable, open=open_session, traits=traits)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def boundflow_register_lowerings() -> Iterable[LoweringStrategy]:
+    """Ways in which an executor, also somebody else's, can run an operation.
+
+    The planner asks each strategy of the executor for each operation, takes the one of the smallest estimate, and
+    records why (``run.plan.lowering``, ``boundflow plan``)::
+
+        @hookimpl
+        def boundflow_register_lowerings():
+            return [LoweringStrategy("call_tir", "generated code", "tvm", unavailable, supports, estimate)]
     """
     raise NotImplementedError
 

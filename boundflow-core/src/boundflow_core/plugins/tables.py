@@ -16,6 +16,7 @@ from boundflow_core.extension import (
     Domain,
     Executor,
     Frontend,
+    LoweringStrategy,
     Method,
     Pass,
     PropertyReader,
@@ -42,7 +43,8 @@ def _empty() -> Mapping[str, Any]:
 class Registry:
     """What the active plugins bring: read-only tables by name, in the order of the plugins, core first.
 
-    The rules that plugins bring for somebody else's domain are in that domain's ``rules``.
+    The rules that plugins bring for somebody else's domain are in that domain's ``rules``, and lowering strategies in
+    their executor's ``strategies``.
 
     Attributes:
         records: what became of every plugin that was found, core's own first.
@@ -54,6 +56,7 @@ class Registry:
     frontends: Mapping[str, Frontend] = field(default_factory=_empty)
     property_readers: Mapping[str, PropertyReader] = field(default_factory=_empty)
     executors: Mapping[str, Executor] = field(default_factory=_empty)
+    lowerings: Mapping[str, LoweringStrategy] = field(default_factory=_empty)
     passes: Mapping[str, Pass] = field(default_factory=_empty)
     composites: Mapping[str, Composite] = field(default_factory=_empty)
     commands: Mapping[str, Command] = field(default_factory=_empty)
@@ -216,6 +219,17 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         for domain in contribution.domains
     }
 
+    strategies: dict[str, list[LoweringStrategy]] = {}
+    for contribution in contributions:
+        for strategy in contribution.lowerings:
+            strategies.setdefault(strategy.executor, []).append(strategy)
+
+    def with_strategies(executor: Executor) -> Executor:
+        more = strategies.get(executor.name)
+        return replace(executor, strategies=(*executor.strategies, *more)) if more else executor
+
+    executors = {one.name: with_strategies(one) for contribution in contributions for one in contribution.executors}
+
     def table(kind: str) -> Mapping[str, Any]:
         return MappingProxyType({item.name: item for part in contributions for item in getattr(part, kind)})
 
@@ -227,7 +241,8 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         methods=table("methods"),
         frontends=table("frontends"),
         property_readers=table("property_readers"),
-        executors=table("executors"),
+        executors=MappingProxyType(executors),
+        lowerings=table("lowerings"),
         passes=table("passes"),
         composites=table("primitives"),
         commands=table("commands"),
