@@ -1,6 +1,7 @@
 """Time of the methods over their floor: the matrix products and convolutions that a call runs, in plain torch.
 
     python benchmarks/crown_floor.py ../shared/benchmarks [--repeats 15] [--only NAME] [--write docs/performance.md]
+    python benchmarks/crown_floor.py ../shared/benchmarks --profile --methods crown [--only NAME]
 
 A call's floor is read off the programs that it ran: every ``matmul``, ``conv2d``, ``conv2d_input_grad`` and
 ``conv2d_weight_grad`` at the sizes of that call, on random data, back to back, each by whichever plain torch call of a
@@ -12,6 +13,10 @@ itself, one after another; these alternate with calls for the whole batch.
 
 "fresh" is the time of calls on regions that were not seen before: other numbers of neurons are undecided then, so that
 programs are prepared for other sizes on the way.
+
+``--profile`` tells instead what the operations of a call cost, by kind: how often a kind ran, the bytes that its
+operands and results have, what copying as many bytes takes, what plain torch takes (of the floor's operations), its
+time, and its share of the time of all operations. Those that only tell where elements lie cost nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ import torch.nn.functional as F
 
 import boundflow_core as bf
 from boundflow_core.executors.convolution import Convolution
+from boundflow_core.executors.torch import _TorchBackend
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.program import Op
 from boundflow_core.planner.cacheplan import Stage
@@ -256,6 +262,77 @@ def measure(cases: Cases, net: Net, method: str, batch: int, repeats: int, goal:
                 work, goal, peak, share)  # fmt: skip
 
 
+# -- where the time goes ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Spent:
+    """What the operations of one kind took in a call, and what plain torch takes for them if they are contractions."""
+
+    count: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    plain: float = 0.0
+
+
+def bytes_per_second() -> float:
+    """Bytes read and written by copying arrays of the size of a few rows' maps, 16 MiB of them in turns."""
+    arrays = [torch.rand(2**19) for _ in range(8)]
+    pairs = [(arrays[n], arrays[n - 1]) for n in range(8)]
+    times = [seconds(partial(target.copy_, source)) for _ in range(20) for target, source in pairs]
+    return 2 * 2**21 / statistics.median(times)
+
+
+@contextmanager
+def spending(spent: dict[str, Spent]) -> Iterator[None]:
+    """Kernels that are made meanwhile note what they take, those that compute weights beforehand too."""
+    original = _TorchBackend.kernel
+
+    def kernel(self: _TorchBackend, op: Op, fixed: Any) -> Callable[..., Any]:
+        inner, mine = original(self, op, fixed), spent.setdefault(op.name, Spent())
+        moved = sum(prod(v.shape) * v.type.dtype.itemsize for v in (*op.inputs, *op.outputs))  # type: ignore[arg-type]
+
+        def noted(*arrays: Any, **options: Any) -> Any:
+            start = time.thread_time()
+            result = inner(*arrays, **options)
+            mine.seconds += time.thread_time() - start
+            mine.count, mine.bytes = mine.count + 1, mine.bytes + moved
+            return result
+
+        return noted
+
+    with mock.patch.object(_TorchBackend, "kernel", kernel):
+        yield
+
+
+def profile(cases: Cases, net: Net, method: str, batch: int, repeats: int) -> str:
+    """The table of :class:`Spent` of a call, a mean over repeated calls, those that take most time first."""
+    spent: dict[str, Spent] = {}
+    with spending(spent):
+        run = bf.compile(cases.graph, method=method, executor="torch", dtype="float32", cache=False)
+        call = partial(run, *cases.draw(0, batch))
+        call()
+        with recorded() as stages:
+            call()
+        for mine in spent.values():
+            mine.count, mine.bytes, mine.seconds = 0, 0, 0.0
+        for _ in range(repeats):
+            call()
+    for op in contractions(stages):
+        each = candidates(op)[fastest(op)]
+        spent[op.name].plain += statistics.median(seconds(each) for _ in range(3))
+    speed, whole = bytes_per_second(), sum(mine.seconds for mine in spent.values())
+    rows = [["operation", "count", "MB", "copy ms", "plain ms", "ms", "share"], ["---", *["---:"] * 6]]
+    for name, mine in sorted(spent.items(), key=lambda item: -item[1].seconds):
+        if mine.count:
+            moved = mine.bytes / repeats
+            rows.append([name, f"{mine.count / repeats:.0f}", f"{moved / 1e6:.2f}", f"{moved / speed * 1e3:.2f}",
+                         f"{mine.plain * 1e3:.2f}" if mine.plain else "", f"{mine.seconds / repeats * 1e3:.2f}",
+                         f"{mine.seconds / whole:.0%}"])  # fmt: skip
+    head = f"{net.name}, {method}, {batch} regions: {whole / repeats * 1e3:.2f} ms in operations"
+    return f"{head}; copies at {speed / 1e9:.1f} GB/s\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def share_of_singles(whole: Callable[[], Any], cases: Cases, method: str, batch: int, repeats: int) -> float:
     """Time of a call for a batch as a part of that of calls for each of its regions."""
     run = bf.compile(cases.graph, method=method, executor="torch", dtype="float32", cache=False)
@@ -304,8 +381,17 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--no-batches", action="store_true", help="leave the batches of 32 regions out")
     parser.add_argument("--write", type=Path, help="page whose table is replaced")
+    parser.add_argument("--profile", action="store_true", help="tell what the operations of a call cost, by kind")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.profile:
+        for net in NETS:
+            if arguments.only in net.name and (arguments.root / net.path).exists():
+                cases = Cases(bf.load(arguments.root / net.path), net.eps)
+                for method in arguments.methods:
+                    for batch in (1,) if arguments.no_batches else (1, 32):
+                        print(profile(cases, net, method, batch, arguments.repeats), flush=True)
+        return
     found = []
     for line in lines(
         arguments.root, arguments.only, tuple(arguments.methods), arguments.repeats, not arguments.no_batches

@@ -37,8 +37,7 @@ def test_reaches_recorded_values(shared_dir: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["oval_base", "acas_1_1"])
 def test_optimised_inside_it_comes_near_recorded_values(shared_dir: Path, name: str) -> None:
-    """Recorded from an optimiser of other settings: above what fixed bounds inside gave, and a hundredth of the way from
-    crown may be missing."""
+    """Above what fixed bounds inside gave; a hundredth of the way from crown to the recorded values may be missing."""
     with np.load(shared_dir / "references" / f"{name}.npz") as file:
         recorded = dict(file)
     graph = bf.load(shared_dir / "benchmarks" / FILES[name])

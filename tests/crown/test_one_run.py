@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 from unittest import mock
 
@@ -16,6 +17,9 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_crown import one_run
 from boundflow_crown.one_run import REMEMBERED, OneRun, Rooms
 from boundflow_crown.relax.piecewise import SLOPES
+
+# Without torch these tests run on the other executor; with it, in the environment `all`, on both.
+EXECUTORS = ["reference", *(["torch"] if importlib.util.find_spec("torch") else [])]
 
 NETS = {
     "mlp": small_mlp,
@@ -85,7 +89,7 @@ def test_one_program_gives_what_stages_give(net: str, slope: str, data: st.DataO
     equal(found, expected)
 
 
-@pytest.mark.parametrize("executor", ["reference", "torch"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("net", ["mlp", "residual"])
 def test_what_was_asked_before_changes_nothing(net: str, executor: str) -> None:
     graph = NETS[net](3)

@@ -17,6 +17,9 @@ __all__ = ["Bounder", "batch_size"]
 
 Array = NDArray[Any]
 
+# Bounds (lower, upper) [B, *value] of values inside of the network, by name.
+Inside = dict[str, tuple[Array, Array]]
+
 # A run should not take much longer, so that nobody waits for it when the time is up.
 RUN_SECONDS = 0.4
 LARGEST_BATCH = 4096
@@ -42,6 +45,7 @@ class Bounder:
     def __init__(self, graph: PrimalGraph, method: str, executor: str, clock: Clock, *, exact: bool = False) -> None:
         self.method, self.exact, self.boxes, self._clock = method, exact, 0, clock
         self.batch = min(max(FIRST_PARAMETERS // max(graph.parameter_count(), 1), 1), 256)
+        self._latest: tuple[Array, Array, Inside] | None = None
         # What is looked for is whether rows are positive, so that upper bounds are of no use.
         options: dict[str, Any] = {"side": "lower"} if method != "ibp" else {}
         self._run = bf.compile(
@@ -73,14 +77,43 @@ class Bounder:
             done += count
         return np.concatenate(found)
 
+    def inside(self, lower: Array, upper: Array, rows: Rows) -> Inside:
+        """Bounds [B, *value] of the values inside of the network that the method finds on its way, by name.
+
+        Raises:
+            OutOfTime: the time is up.
+        """
+        found: list[Inside] = []
+        for number in range(len(lower)):
+            self._clock.check()
+            one = slice(number, number + 1)
+            if not self._known(lower[one], upper[one]):
+                self._batch(lower[one], upper[one], rows)
+            found.append(self._known(lower[one], upper[one]))
+        return {
+            name: (np.concatenate([part[name][0] for part in found]), np.concatenate([part[name][1] for part in found]))
+            for name in found[0]
+        }
+
     def _batch(self, lower: Array, upper: Array, rows: Rows) -> Array:
         count, size = len(lower), batch_size(len(lower))
         more = np.minimum(np.arange(size), count - 1)
         started = time.perf_counter()
-        bounds = self._run(bf.Box(lower[more], upper[more]), rows.spec)
+        known = self._known(lower, upper) if count == 1 else {}
+        bounds = self._run(bf.Box(lower[more], upper[more]), rows.spec, intermediate=known)
+        if count == 1:
+            inside = {name: (np.asarray(low), np.asarray(high)) for name, (low, high) in bounds.intermediate.items()}
+            self._latest = (lower, upper, {**known, **inside})
         self._learn(size, time.perf_counter() - started)
         self.boxes += count
         return rows.best(np.asarray(bounds.lower)[:count])
+
+    def _known(self, lower: Array, upper: Array) -> Inside:
+        """Bounds inside of the network on the one box that was bounded last; nothing on another one."""
+        if self._latest is None:
+            return {}
+        low, high, found = self._latest
+        return found if np.array_equal(low, lower) and np.array_equal(high, upper) else {}
 
     def _learn(self, size: int, seconds: float) -> None:
         """The next batch is larger if this one was quick, smaller if it took too long."""

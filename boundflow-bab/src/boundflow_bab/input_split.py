@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from boundflow_bab.attack import Attack
 from boundflow_bab.bounds import Bounder
 from boundflow_bab.clock import Clock
-from boundflow_bab.frontier import Boxes, Frontier
+from boundflow_bab.frontier import Boxes, Frontier, joined
 from boundflow_bab.problem import Part
 from boundflow_bab.verdict import Counterexample
 
-__all__ = ["Search", "halves"]
+__all__ = ["MOST_INPUTS", "Search", "halvable", "halves"]
 
 Array = NDArray[Any]
+
+# Boxes open in more directions are not halved: each halving of one of many hardly tightens anything.
+MOST_INPUTS = 64
 
 # The share of a box's average slope that counts for directions in which the network is flat in the middle.
 FLAT = 0.1
@@ -52,7 +55,7 @@ class Search:
     stuck: int = 0
 
     def __post_init__(self) -> None:
-        start = Boxes(self.part.lower, self.part.upper, np.full(len(self.part.lower), -np.inf))
+        start = Boxes(np.full(len(self.part.lower), -np.inf), self.part.lower, self.part.upper)
         self.frontier = Frontier(start)
         self._waiting: list[Boxes] = []  # closed by float32 bounds, to be confirmed
 
@@ -83,7 +86,7 @@ class Search:
         with self.clock.phase("search"):
             best = self.bounder(boxes.lower, boxes.upper, self.part.rows)
         self.bounded += len(boxes)
-        boxes = Boxes(boxes.lower, boxes.upper, best.min(axis=1))
+        boxes = Boxes(best.min(axis=1), boxes.lower, boxes.upper)
         safe = boxes.bound > 0
         if safe.any():
             self._close(boxes[safe])
@@ -118,19 +121,27 @@ class Search:
     def _confirm(self) -> None:
         """Boxes whose bounds do not hold in exact arithmetic go back, halved."""
         assert self.confirm is not None
-        boxes = Boxes.joined(*self._waiting)
+        boxes = joined(*self._waiting)
         with self.clock.phase("confirm"):
             best = self.confirm(boxes.lower, boxes.upper, self.part.rows).min(axis=1)
         self._waiting = []
         fine = best > 0
         self.closed += int(fine.sum())
         if not fine.all():
-            back = Boxes(boxes.lower[~fine], boxes.upper[~fine], best[~fine])
+            back = Boxes(best[~fine], boxes.lower[~fine], boxes.upper[~fine])
             width = (back.upper - back.lower).reshape(len(back), -1)
             left, right, stuck = halves(back, width.argmax(axis=1))
             self.stuck += stuck
             self.frontier.add(left)
             self.frontier.add(right)
+
+
+def halvable(boxes: Boxes, axis: Array) -> Array:
+    """Whether there is a number between the ends of each box along the flat input number ``axis`` [B]."""
+    number = np.arange(len(boxes))
+    low, high = (side.reshape(len(boxes), -1)[number, axis] for side in (boxes.lower, boxes.upper))
+    middle = low + (high - low) / 2
+    return np.asarray((low < middle) & (middle < high))
 
 
 def halves(boxes: Boxes, axis: Array) -> tuple[Boxes, Boxes, int]:
@@ -142,11 +153,11 @@ def halves(boxes: Boxes, axis: Array) -> tuple[Boxes, Boxes, int]:
     lower, upper = boxes.lower.reshape(len(boxes), -1), boxes.upper.reshape(len(boxes), -1)
     low, high = lower[number, axis], upper[number, axis]
     middle = low + (high - low) / 2
-    able = (low < middle) & (middle < high)
+    able = halvable(boxes, axis)
     left_upper, right_lower = upper.copy(), lower.copy()
     left_upper[number, axis] = middle
     right_lower[number, axis] = middle
     shape = boxes.lower.shape
-    left = Boxes(boxes.lower, left_upper.reshape(shape), boxes.bound)
-    right = Boxes(right_lower.reshape(shape), boxes.upper, boxes.bound)
+    left = Boxes(boxes.bound, boxes.lower, left_upper.reshape(shape))
+    right = Boxes(boxes.bound, right_lower.reshape(shape), boxes.upper)
     return left[able], right[able], int((~able).sum())

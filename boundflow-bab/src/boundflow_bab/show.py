@@ -55,7 +55,7 @@ def progress_text(story: Story) -> str:
         search = story.searches[-1]
         spent = sum(story.clock.seconds.get(name, 0.0) for name in ("search", "branching", "confirm"))
         rate = f"{search.bounded / spent:,.0f}/s" if spent > 0 else ""
-        parts.append(f"{search.bounded:,} boxes bounded {rate}, {search.open:,} open, {search.closed:,} closed")
+        parts.append(f"{search.bounded:,} subproblems bounded {rate}, {search.open:,} open, {search.closed:,} closed")
         if len(search.frontier):
             parts.append(f"worst bound {search.frontier.worst:.4g}")
     left = story.clock.left

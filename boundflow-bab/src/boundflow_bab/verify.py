@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from boundflow_bab.activation_split import EFFORT, ActivationSearch, Effort
 from boundflow_bab.attack import Attack, Margins
 from boundflow_bab.bounds import Bounder
 from boundflow_bab.clock import Clock, OutOfTime
-from boundflow_bab.input_split import Search
+from boundflow_bab.input_split import MOST_INPUTS, Search
 from boundflow_bab.problem import Part, parts_of
+from boundflow_bab.roots import Roots
 from boundflow_bab.verdict import Counterexample, Report, Verdict
 from boundflow_bab.witness import Witness
 from boundflow_core.compiled import choose_executor
@@ -23,13 +25,16 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.plugins import registry
 from boundflow_core.property import Property
 from boundflow_core.runner import RunStats
+from boundflow_crown import BetaCrown
 
 __all__ = ["Options", "verify"]
 
 Array = NDArray[Any]
 
-# Boxes of more open directions are not halved: each halving of one of many hardly tightens anything.
-MOST_INPUTS = 64
+# Boxes of at most so many open directions are halved; of more, neurons are split where there are such that can be.
+FEW_INPUTS = 10
+
+SPLITS = ("auto", "input", "activation")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ class Options:
         trust_float32: take float32 bounds at their word instead of confirming them in exact arithmetic.
         methods: of bounding, from quick to tight.
         search_method: of bounding while boxes are split.
+        split: what is split in a search: "input", "activation", or "auto", what suits the network.
+        branching: name of the heuristic that says which neuron is split.
+        effort: how hard each bound is tried in a search over neurons.
         starts: points of the first attack, and of the second one, per box and conjunction.
         seed: of all random choices.
     """
@@ -51,12 +59,17 @@ class Options:
     trust_float32: bool = False
     methods: Sequence[str] = ("ibp", "crown-ibp", "crown")
     search_method: str = "crown"
+    split: str = "auto"
+    branching: str = "babsr"
+    effort: Effort = EFFORT
     starts: tuple[int, int] = (2, 50)
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
             raise OptionError(f"timeout must be a positive number of seconds, not {self.timeout!r}")
+        if self.split not in SPLITS:
+            raise OptionError(f"split must be one of {', '.join(SPLITS)}, not {self.split!r}")
 
 
 @dataclass
@@ -73,7 +86,7 @@ class Story:
     options: Options
     observe: Callable[[Story], None] = lambda story: None
     phase: str = "loading"
-    searches: list[Search] = field(default_factory=list)
+    searches: list[Search | ActivationSearch] = field(default_factory=list)
     bounders: list[Bounder] = field(default_factory=list)
     stats: RunStats = field(default_factory=RunStats)
     margin: float | None = None
@@ -141,26 +154,71 @@ def _decide(graph: PrimalGraph, parts: Sequence[Part], witness: Witness, story: 
     if found is not None:
         return story.report(Verdict.FALSIFIED, found=found)
     for part in left:
-        if _open_inputs(part) > MOST_INPUTS:
+        search = _search(graph, part, bounders, attack, story)
+        if search is None:
             return story.report(
                 Verdict.UNKNOWN, "bounds and attack do not decide it, and its inputs are too many to split"
             )
-        story.enter("search")
-        search = Search(
-            part,
-            bounders.quick(options.search_method),
-            bounders.exact(options.search_method),
-            attack,
-            clock,
-            lambda search: story.observe(story),
-        )
-        story.searches.append(search)
         found = search.run()
         if found is not None:
             return story.report(Verdict.FALSIFIED, found=found)
         if search.stuck:
-            return story.report(Verdict.UNKNOWN, f"{search.stuck} boxes cannot be split any further")
+            return story.report(Verdict.UNKNOWN, f"{search.stuck} subproblems cannot be split any further")
     return story.report(Verdict.VERIFIED)
+
+
+def _search(
+    graph: PrimalGraph, part: Part, bounders: _Bounders, attack: Attack, story: Story
+) -> Search | ActivationSearch | None:
+    """The search that suits the part, begun; None: there is nothing to split."""
+    options, inputs = story.options, _open_inputs(part)
+    by_input = options.split == "input" or (options.split == "auto" and inputs <= FEW_INPUTS)
+    quick = None if by_input else BetaCrown(graph, options.executor, stats=story.stats)
+    if quick is not None and quick.values:
+        return _activation_search(graph, part, bounders, attack, story, quick)
+    if inputs > MOST_INPUTS:
+        return None
+    story.enter("search")
+    method = options.search_method
+    search = Search(
+        part,
+        bounders.quick(method),
+        bounders.exact(method),
+        attack,
+        story.clock,
+        lambda search: story.observe(story),
+    )
+    story.searches.append(search)
+    return search
+
+
+def _activation_search(
+    graph: PrimalGraph, part: Part, bounders: _Bounders, attack: Attack, story: Story, quick: BetaCrown
+) -> ActivationSearch:
+    options, rows = story.options, part.rows
+    story.enter("bounds by alpha-crown")
+    bounder, exact = bounders.quick("crown"), bounders.exact("crown")
+    find_exact = None if exact is None else lambda lower, upper: exact.inside(lower, upper, rows)
+    with story.clock.phase("crown"):
+        roots = Roots.of(
+            part.lower, part.upper, rows, lambda lower, upper: bounder.inside(lower, upper, rows), find_exact
+        )
+    search = ActivationSearch(
+        graph,
+        part,
+        roots,
+        quick,
+        None if exact is None else BetaCrown(graph, options.executor, exact=True, stats=story.stats),
+        registry().branching_heuristic(options.branching),
+        attack,
+        story.clock,
+        lambda search: story.observe(story),
+        options.effort,
+    )
+    story.searches.append(search)
+    search.root()
+    story.enter("search")
+    return search
 
 
 class _Bounders:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from boundflow_core.property import Property
     from boundflow_core.regions import Box, LpBall
     from boundflow_core.specs import LinearSpec
+    from boundflow_core.splits import SplitState
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOMES = {
     "LinearSpec": "specs",
     "LpBall": "regions",
     "Property": "property",
+    "SplitState": "splits",
     "bound": "api",
     "compile": "api",
     "evaluate_graph": "forward",
@@ -51,6 +53,7 @@ __all__ = [
     "LinearSpec",
     "LpBall",
     "Property",
+    "SplitState",
     "bound",
     "compile",
     "evaluate_graph",

@@ -47,6 +47,14 @@ def boundflow_register_executors() -> list[Executor]:
             traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
             exact=True,
+            passes=(
+                Pass(
+                    "phases",
+                    "strided adjoints that only sums read stay in the order in which they are computed",
+                    rank=200,
+                    run=_pass("boundflow_core.executors.phases", "sum_by_phases"),
+                ),
+            ),
         ),
     ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import Node, PrimalGraph
-from boundflow_core.ir.program import BoundProgram, Value
+from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.ir.types import Attrs, TensorType
 
 if TYPE_CHECKING:
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BallValues",
+    "Branching",
+    "BranchingView",
     "Command",
     "Domain",
     "Executor",
     "Frontend",
+    "LoweringStrategy",
     "Method",
     "MethodContext",
     "OpRule",
@@ -35,6 +38,7 @@ __all__ = [
     "Rule",
     "RuleContext",
     "SpecRows",
+    "TYPICAL_SIZE",
 ]
 
 
@@ -225,6 +229,8 @@ class Executor:
         exact: whether it rounds as IEEE 754 says, in sums of any order, and its functions (exp, tanh...) are exact to
             eight units in the last place in float64, as outward rounding counts on.
         passes: planner passes that bring programs into the form that suits its kernels.
+        strategies: ways in which it can run an operation, of which the planner takes the best for each. Those that
+            plugins register for it are added. Without any, it runs all primitives and what is ``fused`` in one way.
     """
 
     name: str
@@ -237,6 +243,34 @@ class Executor:
     differentiable: bool = False
     exact: bool = False
     passes: tuple[Pass, ...] = ()
+    strategies: tuple[LoweringStrategy, ...] = ()
+
+
+TYPICAL_SIZE = 16
+"""Number of regions, rows... that strategies are compared at: plans are made before sizes are known."""
+
+
+@dataclass(frozen=True)
+class LoweringStrategy:
+    """A way to run an operation.
+
+    ``known`` tells for each operand whether it is there before any run (frozen weights, and what follows from them).
+
+    Attributes:
+        executor: name of the executor that runs what is lowered so.
+        unavailable: why it cannot be used here, or None where it can. Must be quick and import nothing heavy.
+        supports: ``supports(op, known)``: why it cannot run this operation, or None where it can. Composites that no
+            strategy supports are written out in primitives.
+        estimate: ``estimate(op, known)``: seconds that it would take with all symbols :data:`TYPICAL_SIZE`; of the
+            strategies that support an operation the planner takes the one of the smallest.
+    """
+
+    name: str
+    doc: str
+    executor: str
+    unavailable: Callable[[], str | None]
+    supports: Callable[[Op, Sequence[bool]], str | None]
+    estimate: Callable[[Op, Sequence[bool]], float]
 
 
 @dataclass(frozen=True)
@@ -253,6 +287,36 @@ class Pass:
     rank: int
     run: Callable[[BoundProgram], BoundProgram]
     stage: str = "primitives"
+
+
+@dataclass(frozen=True, eq=False)
+class BranchingView:
+    """What a branching heuristic sees of a batch of subproblems: the N neurons that are undecided in some of them.
+
+    Attributes:
+        lower, upper: bounds [B, N] of the values before the activation, within what is assumed.
+        rows: coefficients [B, S, N] of the lower bounds on the values after the activation.
+        bias: [N], what the operator before the activation adds; 0 where it adds nothing.
+    """
+
+    lower: Any
+    upper: Any
+    rows: Any
+    bias: Any
+
+
+@dataclass(frozen=True)
+class Branching:
+    """A heuristic that says which neurons to split.
+
+    Attributes:
+        score: ``score(view) -> [B, N]``: the larger, the more a split should help. Those that cannot be split are left
+            out afterwards.
+    """
+
+    name: str
+    doc: str
+    score: Callable[[BranchingView], Any]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class RunStats(RunCounts):
         compile_seconds: wall-clock time spent on writing programs, planning and preparing.
         lowering: operations per strategy, of all plans so far.
         fallbacks: operations that could not run as written, by reason, of all plans so far.
+        kernels: what preparing runs took of compiled code ("compiled", "loaded" from disk, "hits" in the process...),
+            of executors that compile.
     """
 
     calls: int = 0
@@ -49,6 +51,7 @@ class RunStats(RunCounts):
     compile_seconds: float = 0.0
     lowering: dict[str, int] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
+    kernels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -283,9 +286,12 @@ class ProgramRunner:
                 cache = None if planning.differentiable else planning.cache
                 if cache is not None and not self._fingerprint:
                     self._fingerprint = fingerprint(plan.program)
+                session = planning.executor.open(plan, None if device == "cpu" else device)
+                for name, count in session.prepared_kernels().items():
+                    self._stats.kernels[name] = self._stats.kernels.get(name, 0) + count
                 self._schedules[key] = Schedule(
                     plan,
-                    planning.executor.open(plan, None if device == "cpu" else device),
+                    session,
                     planning.method,
                     cache,
                     planning.key_parts,

@@ -49,12 +49,15 @@ def least(
     slopes: SlopeChoice = relaxation_slopes,
     *,
     both: bool = True,
+    extra: Mapping[str, Value] | None = None,
+    seen: dict[str, Value] | None = None,
 ) -> Value:
     """Lower bounds of rows and of the negated rows over the region, in the layout of mirrored rows.
 
     Args:
         both: whether the negated rows are wanted; without them the rows' own layout is kept.
         slopes: slopes of lower lines, see :class:`boundflow_crown.walk.BackwardContext`.
+        extra, seen: rows to add on the way, and rows met, see :func:`boundflow_crown.walk.walk_back`.
     """
     rows, bias, layout = walk_back(
         b,
@@ -66,6 +69,8 @@ def least(
         options,
         both=both,
         slopes=slopes,
+        extra=extra,
+        seen=seen,
         windowed={op: rule for op, rule in WINDOW_RULES.items() if rules.get(op) is RULES[op]},
     )
     if region.ball is not None:

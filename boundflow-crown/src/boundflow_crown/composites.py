@@ -16,17 +16,9 @@ from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 __all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE", "TIGHTEN"]
 
 
-# Rows of fewer elements are summed up together, several at once: a sum over so short an axis is mostly overhead.
-SHORT_ROW = 16
-
-
 def _sum(b: Builder, x: Value, kept: int) -> Value:
-    """Sum over all but the first ``kept`` axes, the innermost first."""
-    if x.rank - kept > 1 and isinstance(x.shape[-1], int) and x.shape[-1] < SHORT_ROW:
-        x = b.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
-    for axis in range(x.rank - 1, kept - 1, -1):
-        x = b.reduce_sum(x, (axis,))
-    return x
+    """Sum over all but the first ``kept`` axes, at once: kernels keep many partial sums, and short axes are slow."""
+    return b.reduce_sum(_flat(b, x, kept), (kept,)) if x.rank > kept else x
 
 
 def _dot(b: Builder, x: Value, y: Value, kept: int) -> Value:
@@ -57,8 +49,12 @@ def _backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[
 
 def _relu_backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
     rows, lower_slope, upper_slope, upper_bias = inputs
-    above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
-    return above * lower_slope + below * upper_slope, _dot(b, below, upper_bias, attrs["front"])
+    below = b.minimum(rows, 0.0)
+    if size(lower_slope.shape) == size(rows.shape):  # each row's own: the difference would be one more pass
+        through = b.maximum(rows, 0.0) * lower_slope + below * upper_slope
+    else:
+        through = rows * lower_slope + below * (upper_slope - lower_slope)
+    return through, _dot(b, below, upper_bias, attrs["front"])
 
 
 def _concretize_box(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:

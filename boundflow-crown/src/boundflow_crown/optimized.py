@@ -270,12 +270,14 @@ def _step_program(job: Job) -> BoundProgram:
         for name, node in alphas.items():
             given[name] = within_reach(b, workshop.graph, node, given[name])
         if stop is not None:
-            best = b.input("best", output_front(workshop), group=SLOPES)
-            given["weights"] = _weights(workshop, b, best, stop)
+            best, nothing = b.input("best", output_front(workshop), group=SLOPES), b.constant(0.0)
+            # Weights follow from the bounds: written once for these, and once more behind them, where only what hangs
+            # on the weights is new.
+            found = inline(b, gradient, {**given, "weights": b.broadcast(nothing, output_front(workshop))})
+            out["best"] = b.where(found["least"] > best, found["least"], best)
+            given["weights"] = _weights(workshop, b, out["best"], stop)
         found = inline(b, gradient, given)
         rate, tiny = b.input("rate", (), group=SLOPES), b.input("tiny", (), group=SLOPES)
-        if stop is not None:
-            out["best"] = b.where(found["least"] > best, found["least"], best)
         for name in alphas:
             out |= moved(b, name.removeprefix("alpha"), given[name], found[f"grad:{name}"], rate, tiny)
         return {**out, **{name: found[name] for name in program.outputs}}

@@ -152,7 +152,13 @@ def walk_back(
     options: Mapping[str, Any],
     *,
     both: bool,
+<<<<<<< HEAD
     slopes: SlopeChoice = relaxation_slopes,
+=======
+    slopes: Mapping[str, Value] | None = None,
+    extra: Mapping[str, Value] | None = None,
+    seen: dict[str, Value] | None = None,
+>>>>>>> bab
     windowed: Mapping[str, WindowRule] | None = None,
 ) -> tuple[Value, Value | None, Rows | WindowRows]:
     """Rows [*front, *input] on the graph's input, bias [*front], and the layout of the rows, which may be windows.
@@ -160,6 +166,8 @@ def walk_back(
     Args:
         relaxed: whether a node's rule gives something else for negated rows than the negative.
         slopes: see :class:`BackwardContext`.
+        extra: rows [*front, *value], of the layout that the walk has there, to add to those on values, by name.
+        seen: takes the rows on the result of each node that is relaxed, by the node's name.
         windowed: rules of operators that rows pass as windows.
         both: whether bounds of the negated rows are wanted too; they come second in each region (:meth:`Rows.halves`).
 
@@ -177,7 +185,13 @@ def walk_back(
         with b.origin(node.name):
             if pending.single and relaxed(node):
                 pending.mirror()
+<<<<<<< HEAD
         context = BackwardContext(b, graph, node, pending.rows, intervals, options, slopes)
+=======
+            if extra is not None and node.output in extra:
+                pending.add(node.output, extra[node.output])
+        context = BackwardContext(b, graph, node, pending.rows, intervals, options, slopes or {})
+>>>>>>> bab
         state, step = pending.at.pop(node.output), None
         if isinstance(state, Window):
             extent = pending.extent(node.output)
@@ -187,7 +201,10 @@ def walk_back(
                     step = windowed[node.op](context, state)
         with b.origin(node.name):
             if step is None:
-                step = rules[node.op](context, pending.full(node.output, state))
+                full = pending.full(node.output, state)
+                if seen is not None and relaxed(node):
+                    seen[node.name] = full
+                step = rules[node.op](context, full)
             for number, value in step.rows.items():
                 pending.add(node.inputs[number], value)
             pending.add_bias(step.bias)
@@ -196,6 +213,8 @@ def walk_back(
             pending.mirror()
         if graph.input not in pending.at:
             raise UnsupportedOpError("input", graph.input, "domain 'linear'", "the value does not depend on the input")
+        if extra is not None and graph.input in extra:
+            pending.add(graph.input, extra[graph.input])
         state = pending.at[graph.input]
         if not isinstance(state, Window):
             return state, pending.bias, pending.rows

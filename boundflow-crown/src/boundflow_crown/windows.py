@@ -181,7 +181,7 @@ def as_maps(window: Window, rows: Rows, extent: tuple[int, int]) -> Value:
     b = rows.b
     if window.value is None and window.frame.grid == extent:
         return spread(b, window.picks.maps(), rows)
-    value, layout = cleaned(window, rows, extent)
+    value, layout = as_window(window, rows)  # what lies outside is left behind
     channels = value.shape[-1]
     if window.frame.grid == (1, 1):  # all windows at one place, which is known
         return _placed(b, value, window.frame, extent)

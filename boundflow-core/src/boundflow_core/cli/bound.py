@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -114,6 +115,7 @@ def memory_amount(ctx: click.Context, param: click.Parameter, value: str | None)
     help="outward: bounds that hold in exact arithmetic too; takes float64.",
 )
 @click.option("--memory-limit", callback=memory_amount, metavar="2GiB", help="Run in chunks that need no more memory.")
+@click.option("--cache-dir", metavar="DIR", help="Keep compiled code here.  [default: the user's folder for caches]")
 @click.option("--json", "json_path", metavar="OUT|-", help="Write the result as JSON to a file, or to stdout for -.")
 def command(
     net: str,
@@ -127,6 +129,7 @@ def command(
     dtype: str | None,
     rounding: str,
     memory_limit: int | None,
+    cache_dir: str | None,
     json_path: str | None,
 ) -> None:
     """Compute guaranteed bounds on the outputs of the network in the file NET.
@@ -141,6 +144,8 @@ def command(
     """
     check_usage(vnnlib, center, eps, norm)
     check_output(json_path)
+    if cache_dir is not None:
+        os.environ["BOUNDFLOW_CACHE_DIR"] = cache_dir  # for executors that compile
     plugins = registry()
     chosen = plugins.method(method).name if method is not None else default_method(plugins)
     if executor != "auto":

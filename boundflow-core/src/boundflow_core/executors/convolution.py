@@ -13,6 +13,9 @@ from enum import Enum
 from functools import cached_property
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from boundflow_core.ir.program import Op
 from boundflow_core.ir.types import DType, concrete_shape
 
@@ -191,6 +194,23 @@ class Convolution:
             padding=(rows.low, columns.low, rows.high, columns.high),
             dtype=self.dtype,
         )
+
+    @property
+    def weight_places(self) -> NDArray[np.int64]:
+        """Where the weights [remainders * C, O, taps, taps] of :attr:`subpixel` stand in the convolution's own
+        [O, C, kh, kw] with a zero after it, all flattened."""
+        rows, columns = self.taps
+        outputs, channels, (kh, kw) = self.outputs, self.channels, self.kernel
+        places = [
+            outputs * channels * kh * kw if y is None or x is None else ((o * channels + c) * kh + y) * kw + x
+            for row in rows.kernel
+            for column in columns.kernel
+            for c in range(channels)
+            for o in range(outputs)
+            for y in row
+            for x in column
+        ]
+        return np.array(places, dtype=np.int64)
 
     def piece(self, way: Way) -> int:
         """Number of images that are computed at a time."""

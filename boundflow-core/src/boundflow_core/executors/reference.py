@@ -16,7 +16,7 @@ from boundflow_core.ir.program import Op, Primitive, Value
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.planner.storage import ALIGNMENT, MemoryTraits
 
-__all__ = ["TRAITS", "open_session"]
+__all__ = ["TRAITS", "NumpyBackend", "open_session"]
 
 TRAITS = MemoryTraits(into=frozenset(KERNELS), workspace=numpy_workspace)
 
@@ -24,7 +24,7 @@ TRAITS = MemoryTraits(into=frozenset(KERNELS), workspace=numpy_workspace)
 def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
     """``plan`` ready to run on NumPy arrays."""
     with np.errstate(all="ignore"):
-        return _QuietSession(plan, _NumpyBackend())
+        return _QuietSession(plan, NumpyBackend())
 
 
 class _QuietSession(StepSession):
@@ -34,7 +34,9 @@ class _QuietSession(StepSession):
             yield
 
 
-class _NumpyBackend:
+class NumpyBackend:
+    """NumPy arrays for sessions by steps."""
+
     def allocate(self, count: int) -> Any:
         memory = np.empty(count + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT

@@ -175,6 +175,10 @@ class StepSession:
     def _target(self, op: Op) -> int:
         return self._number[op.outputs[0]]
 
+    def prepared_kernels(self) -> Mapping[str, int]:
+        """What preparing the session took of compiled code, by what became of it; nothing is compiled here."""
+        return {}
+
     # -- running ------------------------------------------------------------------------------------------------------
 
     @contextmanager

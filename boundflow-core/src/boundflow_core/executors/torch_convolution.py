@@ -248,7 +248,7 @@ def _subpixel(conv: Convolution, fixed: torch.Tensor | None) -> Into:
     """``fixed``: the weights, where they never change, to be arranged once."""
     most, inner = conv.piece(Way.ONEDNN), conv.subpixel
     convolve, rows, columns = _convolve(inner), *conv.taps
-    places = _weight_places(conv)
+    places = torch.from_numpy(conv.weight_places)
     shape = (inner.outputs, inner.channels, *inner.kernel)
     zeros = len(rows.remainders) * len(columns.remainders) < prod(conv.stride)
     targets = [
@@ -276,22 +276,6 @@ def _subpixel(conv: Convolution, fixed: torch.Tensor | None) -> Into:
             place(images, weight, results)
 
     return into
-
-
-def _weight_places(conv: Convolution) -> torch.Tensor:
-    """Where the weights [remainders * C, O, taps, taps] of the adjoint stand in [O, C, kh, kw] with a zero after it."""
-    rows, columns = conv.taps
-    outputs, channels, (kh, kw) = conv.outputs, conv.channels, conv.kernel
-    places = [
-        outputs * channels * kh * kw if y is None or x is None else ((o * channels + c) * kh + y) * kw + x
-        for row in rows.kernel
-        for column in columns.kernel
-        for c in range(channels)
-        for o in range(outputs)
-        for y in row
-        for x in column
-    ]
-    return torch.tensor(places)
 
 
 _FORWARD: Mapping[Way, Callable[[Convolution], Into]] = {

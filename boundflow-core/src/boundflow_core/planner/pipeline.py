@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from boundflow_core.extension import Executor, Pass
+from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
 from boundflow_core.planner.layout import analyse_layout
@@ -47,9 +47,9 @@ def make_plan(
             others alone is computed once for a loop, and keeps its place.
     """
     passes = (*passes, *executor.passes)
+    strategies = [strategy for strategy in executor.strategies if strategy.unavailable() is None]
     program = run_passes(program, passes, "program")
-    fallbacks = _fallbacks(program, executor)
-    lowered = decompose(program, executor.fused)
+    lowered, fallbacks = _written_out(program, executor, strategies)
     program = order_by_dependencies(run_passes(lowered, passes, "primitives"), varying)
     graph = (single_task(program) if one_task else partition(program)).validate()
     storage = plan_storage(
@@ -65,7 +65,7 @@ def make_plan(
         graph=graph,
         storage=storage.validate(),
         cache=plan_cache(graph, program, storage),
-        lowering=_lowering_table(graph, executor.name, fallbacks),
+        lowering=_lowering_table(graph, executor.name, strategies, _beforehand(program), fallbacks),
         executor=executor.name,
         differentiable=differentiable,
         layout=analyse_layout(lowered, program),
@@ -85,19 +85,63 @@ def _beforehand(program: BoundProgram) -> frozenset[Value]:
     return frozenset(program.constants) | {value for value, on in depends.items() if not on}
 
 
-def _fallbacks(program: BoundProgram, executor: Executor) -> dict[str, int]:
-    counts = Counter(op.name for op in program.ops if isinstance(op.spec, Composite) and op.name not in executor.fused)
-    return {f"{name}: {executor.name} has no fused kernel, runs its decomposition": n for name, n in counts.items()}
+def _written_out(
+    program: BoundProgram, executor: Executor, strategies: Sequence[LoweringStrategy]
+) -> tuple[BoundProgram, dict[str, int]]:
+    """``program`` with composites that nothing runs as a whole in primitives, and how many there are, by reason."""
+    counts: Counter[str] = Counter()
+    while True:
+        known = _beforehand(program)
+        refused: dict[Op, str] = {}
+        for op in program.ops:
+            if isinstance(op.spec, Composite) and op.name not in executor.fused:
+                reason = _refusal(op, executor, strategies, [value in known for value in op.inputs])
+                if reason:
+                    refused[op] = reason
+        if not refused:
+            return program, dict(counts)
+        counts.update(f"{op.name}: {reason}, runs its decomposition" for op, reason in refused.items())
+        program = decompose(program, lambda op, refused=refused: op not in refused)  # type: ignore[misc]
 
 
-def _lowering_table(graph: TaskGraph, strategy: str, fallbacks: Mapping[str, int]) -> LoweringTable:
-    entries = {task.name: tuple(TaskOp(op, _lowering(op, strategy)) for op in task.ops) for task in graph.tasks}
+def _refusal(op: Op, executor: Executor, strategies: Sequence[LoweringStrategy], known: Sequence[bool]) -> str | None:
+    """Why nothing runs the composite ``op`` as a whole; None if something does."""
+    if all(known):
+        return f"{executor.name} computes it beforehand"
+    reasons = []
+    for strategy in strategies:
+        reason = strategy.supports(op, known)
+        if reason is None:
+            return None
+        reasons.append(reason)
+    return reasons[0] if reasons else f"{executor.name} has no fused kernel"
+
+
+def _lowering_table(
+    graph: TaskGraph,
+    executor: str,
+    strategies: Sequence[LoweringStrategy],
+    beforehand: frozenset[Value],
+    fallbacks: Mapping[str, int],
+) -> LoweringTable:
+    def lowered(op: Op) -> Lowering:
+        known = [value in beforehand for value in op.inputs]
+        offers = [(s.estimate(op, known), s.name) for s in strategies if s.supports(op, known) is None]
+        if not offers or all(known):
+            return Lowering(executor, _key(op, executor), f"executor {executor}")
+        (best, name), *others = sorted(offers)
+        reason = f"{name} is estimated to take {best * 1e6:.3g} us at sizes of {TYPICAL_SIZE}"
+        if others:
+            reason += ", " + ", ".join(f"{other} {seconds * 1e6:.3g} us" for seconds, other in others)
+        return Lowering(name, _key(op, name), reason)
+
+    entries = {task.name: tuple(TaskOp(op, lowered(op)) for op in task.ops) for task in graph.tasks}
     return LoweringTable(entries, fallbacks)
 
 
-def _lowering(op: Op, strategy: str) -> Lowering:
+def _key(op: Op, strategy: str) -> KernelKey:
     types = [value.type for value in op.inputs]
-    key = KernelKey(
+    return KernelKey(
         op=op.name,
         shapes=tuple(kind.shape for kind in types),
         dtypes=tuple(str(kind.dtype) for kind in types),
@@ -105,4 +149,3 @@ def _lowering(op: Op, strategy: str) -> Lowering:
         layout="row-major",
         target=strategy,
     )
-    return Lowering(strategy, key, f"executor {strategy}")

@@ -118,14 +118,22 @@ def inline(b: Builder, program: BoundProgram, inputs: Mapping[str, Value]) -> di
     return {name: values[value] for name, value in program.outputs.items()}
 
 
-def decompose(program: BoundProgram, keep: Collection[str] = ()) -> BoundProgram:
-    """``program`` with all composites written out in primitives, but for those named in ``keep``."""
+def decompose(program: BoundProgram, keep: Collection[str] | Callable[[Op], bool] = ()) -> BoundProgram:
+    """``program`` with all composites written out in primitives, but for those that ``keep`` names.
 
-    def written(b: Rewriter, op: Op, inputs: Sequence[Value]) -> Sequence[Value] | None:
-        if isinstance(op.spec, Composite) and op.name not in keep:
-            return op.spec.decompose(b, inputs, op.attrs)
-        return None
-
-    while any(isinstance(op.spec, Composite) and op.name not in keep for op in program.ops):
-        program = rewrite(program, written)
+    Where ``keep`` is a function of the operations of ``program``, those that it is false for are written out once:
+    composites in their decompositions stay.
+    """
+    if callable(keep):
+        return _written_once(program, lambda op: not keep(op))
+    kept = keep
+    while any(isinstance(op.spec, Composite) and op.name not in kept for op in program.ops):
+        program = _written_once(program, lambda op: op.name not in kept)
     return program
+
+
+def _written_once(program: BoundProgram, out: Callable[[Op], bool]) -> BoundProgram:
+    def written(b: Rewriter, op: Op, inputs: Sequence[Value]) -> Sequence[Value] | None:
+        return op.spec.decompose(b, inputs, op.attrs) if isinstance(op.spec, Composite) and out(op) else None
+
+    return rewrite(program, written)

@@ -14,10 +14,12 @@ import pluggy
 from boundflow_core.cache import BoundCache, CacheKey
 from boundflow_core.errors import PluginError
 from boundflow_core.extension import (
+    Branching,
     Command,
     Domain,
     Executor,
     Frontend,
+    LoweringStrategy,
     Method,
     OpRule,
     Pass,
@@ -44,9 +46,11 @@ class Contribution:
     frontends: tuple[Frontend, ...] = ()
     property_readers: tuple[PropertyReader, ...] = ()
     executors: tuple[Executor, ...] = ()
+    lowerings: tuple[LoweringStrategy, ...] = ()
     passes: tuple[Pass, ...] = ()
     primitives: tuple[Composite, ...] = ()
     commands: tuple[Command, ...] = ()
+    branching: tuple[Branching, ...] = ()
     cache_factories: tuple[Callable[[], BoundCache], ...] = ()
     cache_key_parts: tuple[Callable[[CacheKey], Iterable[str]], ...] = ()
     cache_observers: tuple[Callable[[str, CacheKey, int], None], ...] = ()
@@ -70,9 +74,11 @@ TYPES: Mapping[str, type[Any]] = MappingProxyType(
         "frontends": Frontend,
         "property_readers": PropertyReader,
         "executors": Executor,
+        "lowerings": LoweringStrategy,
         "passes": Pass,
         "primitives": Composite,
         "commands": Command,
+        "branching": Branching,
     }
 )
 
@@ -186,11 +192,15 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "unavailable": ("a function", callable),
         "open": ("a function", callable),
         "traits": ("a function", callable),
+        "supports": ("a function", callable),
+        "estimate": ("a function", callable),
+        "executor": ("a name", lambda v: isinstance(v, str) and bool(v)),
         "stage": ('"program" or "primitives"', lambda v: v in ("program", "primitives")),
         "options": ("a mapping to defaults (of a method), a tuple of names (of a frontend)", _is_options),
         "fused": ("a frozenset of names", lambda v: isinstance(v, frozenset)),
         "run": ("a function", callable),
         "decompose": ("a function", callable),
+        "score": ("a function", callable),
     }
 )
 
@@ -221,9 +231,11 @@ _KINDS: Mapping[type[Any], str] = MappingProxyType(
         Frontend: "frontend",
         PropertyReader: "property reader",
         Executor: "executor",
+        LoweringStrategy: "lowering",
         Pass: "pass",
         Composite: "composite",
         Command: "command",
+        Branching: "branching heuristic",
     }
 )
 

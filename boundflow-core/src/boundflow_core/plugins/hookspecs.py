@@ -37,10 +37,12 @@ import pluggy
 
 from boundflow_core.cache import BoundCache, CacheKey
 from boundflow_core.extension import (
+    Branching,
     Command,
     Domain,
     Executor,
     Frontend,
+    LoweringStrategy,
     Method,
     OpRule,
     Pass,
@@ -54,10 +56,12 @@ __all__ = [
     "boundflow_bound_cache",
     "boundflow_cache_event",
     "boundflow_cache_key",
+    "boundflow_register_branching",
     "boundflow_register_commands",
     "boundflow_register_domains",
     "boundflow_register_executors",
     "boundflow_register_frontends",
+    "boundflow_register_lowerings",
     "boundflow_register_methods",
     "boundflow_register_op_rules",
     "boundflow_register_passes",
@@ -66,7 +70,7 @@ __all__ = [
     "hookimpl",
 ]
 
-BOUNDFLOW_API = (1, 0)
+BOUNDFLOW_API = (1, 1)
 """Version (major, minor) of the hooks below and of the types that they return.
 
 The minor number grows when something is added, the major one when something that plugins rely on changes. A plugin is
@@ -170,6 +174,20 @@ def boundflow_register_executors() -> Iterable[Executor]:
 
 
 @hookspec
+def boundflow_register_lowerings() -> Iterable[LoweringStrategy]:
+    """Ways in which an executor, also somebody else's, can run an operation.
+
+    The planner asks each strategy of the executor for each operation, takes the one of the smallest estimate, and
+    records why (``run.plan.lowering``, ``boundflow plan``)::
+
+        @hookimpl
+        def boundflow_register_lowerings():
+            return [LoweringStrategy("call_tir", "generated code", "tvm", unavailable, supports, estimate)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def boundflow_register_passes() -> Iterable[Pass]:
     """Passes of the planner, program to program, run in the order of their ``rank``::
 
@@ -208,6 +226,20 @@ def boundflow_register_commands() -> Iterable[Command]:
         @hookimpl
         def boundflow_register_commands():
             return [Command("verify", "decide a property of a network", load)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def boundflow_register_branching() -> Iterable[Branching]:
+    """Heuristics that say which neuron to split in a search by branch and bound, for whole batches of subproblems::
+
+    def widest(view: BranchingView):
+        return np.minimum(-view.lower, view.upper)
+
+    @hookimpl
+    def boundflow_register_branching():
+        return [Branching("widest", "the neuron whose smaller side is the largest", score=widest)]
     """
     raise NotImplementedError
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundflow_core.errors import PluginError, UnknownNameError
 from boundflow_core.extension import (
+    Branching,
     Command,
     Domain,
     Executor,
     Frontend,
+    LoweringStrategy,
     Method,
     Pass,
     PropertyReader,
@@ -41,7 +43,8 @@ def _empty() -> Mapping[str, Any]:
 class Registry:
     """What the active plugins bring: read-only tables by name, in the order of the plugins, core first.
 
-    The rules that plugins bring for somebody else's domain are in that domain's ``rules``.
+    The rules that plugins bring for somebody else's domain are in that domain's ``rules``, and lowering strategies in
+    their executor's ``strategies``.
 
     Attributes:
         records: what became of every plugin that was found, core's own first.
@@ -53,9 +56,11 @@ class Registry:
     frontends: Mapping[str, Frontend] = field(default_factory=_empty)
     property_readers: Mapping[str, PropertyReader] = field(default_factory=_empty)
     executors: Mapping[str, Executor] = field(default_factory=_empty)
+    lowerings: Mapping[str, LoweringStrategy] = field(default_factory=_empty)
     passes: Mapping[str, Pass] = field(default_factory=_empty)
     composites: Mapping[str, Composite] = field(default_factory=_empty)
     commands: Mapping[str, Command] = field(default_factory=_empty)
+    branching: Mapping[str, Branching] = field(default_factory=_empty)
     records: tuple[PluginRecord, ...] = ()
     cache_factories: tuple[Callable[[], BoundCache], ...] = ()
     cache_key_parts: tuple[Callable[[CacheKey], Iterable[str]], ...] = ()
@@ -98,6 +103,9 @@ class Registry:
 
     def command(self, name: str) -> Command:
         return self._get("command", self.commands, name)
+
+    def branching_heuristic(self, name: str) -> Branching:
+        return self._get("branching heuristic", self.branching, name)
 
     def executor(self, name: str) -> Executor:
         return self._get("executor", self.executors, name)
@@ -155,7 +163,11 @@ class Registry:
 
     def _known(self, kind: str, name: str) -> list[str]:
         """Who is known to bring it: a plugin that was found but left out, or a distribution to install."""
-        plural = {"property reader": "property_readers", "composite": "primitives"}.get(kind, kind + "s")
+        plural = {
+            "property reader": "property_readers",
+            "composite": "primitives",
+            "branching heuristic": "branching",
+        }.get(kind, kind + "s")
         for record in self.records:
             if not record.active and name in record.brings.get(plural, ()):
                 return [f"{record.distribution} brings it, but is {record.status}"]
@@ -207,6 +219,17 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         for domain in contribution.domains
     }
 
+    strategies: dict[str, list[LoweringStrategy]] = {}
+    for contribution in contributions:
+        for strategy in contribution.lowerings:
+            strategies.setdefault(strategy.executor, []).append(strategy)
+
+    def with_strategies(executor: Executor) -> Executor:
+        more = strategies.get(executor.name)
+        return replace(executor, strategies=(*executor.strategies, *more)) if more else executor
+
+    executors = {one.name: with_strategies(one) for contribution in contributions for one in contribution.executors}
+
     def table(kind: str) -> Mapping[str, Any]:
         return MappingProxyType({item.name: item for part in contributions for item in getattr(part, kind)})
 
@@ -218,10 +241,12 @@ def build(contributions: Sequence[Contribution], records: Sequence[PluginRecord]
         methods=table("methods"),
         frontends=table("frontends"),
         property_readers=table("property_readers"),
-        executors=table("executors"),
+        executors=MappingProxyType(executors),
+        lowerings=table("lowerings"),
         passes=table("passes"),
         composites=table("primitives"),
         commands=table("commands"),
+        branching=table("branching"),
         records=tuple(records),
         cache_factories=joined("cache_factories"),
         cache_key_parts=joined("cache_key_parts"),

@@ -1,0 +1,87 @@
+"""What this distribution registers with BoundFlow. Light: TVM is imported when something is compiled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from boundflow_core.extension import Command, Executor, LoweringStrategy, Pass
+from boundflow_core.ir.program import BoundProgram, Composite
+from boundflow_core.plugins import hookimpl
+from boundflow_tvm.backend import unavailable
+
+if TYPE_CHECKING:
+    import click
+
+    from boundflow_core.planner.plan import PlanBundle
+    from boundflow_core.planner.storage import MemoryTraits
+    from boundflow_core.scheduler import Session
+
+BOUNDFLOW_API = (1, 1)
+
+
+@hookimpl
+def boundflow_register_executors() -> list[Executor]:
+    return [
+        Executor(
+            "tvm",
+            "compiled kernels on the CPU",
+            rank=5,
+            unavailable=unavailable,
+            open=_open,
+            traits=_traits,
+            passes=(
+                Pass("rows", "what rows go through becomes one operation", rank=50, run=_fuse_rows, stage="program"),
+                Pass("fuse", "elementwise and layout operations become loop nests", rank=200, run=_fuse),
+            ),
+        )
+    ]
+
+
+@hookimpl
+def boundflow_register_lowerings() -> list[LoweringStrategy]:
+    from boundflow_tvm.strategies import STRATEGIES
+
+    return list(STRATEGIES)
+
+
+@hookimpl
+def boundflow_register_primitives() -> list[Composite]:
+    from boundflow_tvm.fused import FUSED
+    from boundflow_tvm.rowprogram import ROW_PROGRAM
+
+    return [FUSED, ROW_PROGRAM]
+
+
+@hookimpl
+def boundflow_register_commands() -> list[Command]:
+    return [Command("cache", "Show or clear the cache of compiled kernels.", _command)]
+
+
+def _open(plan: PlanBundle, device: Any) -> Session:
+    from boundflow_tvm.session import open_session
+
+    return open_session(plan, device)
+
+
+def _traits() -> MemoryTraits:
+    from boundflow_tvm.session import TRAITS
+
+    return TRAITS
+
+
+def _fuse(program: BoundProgram) -> BoundProgram:
+    from boundflow_tvm.fuse import fuse
+
+    return fuse(program)
+
+
+def _fuse_rows(program: BoundProgram) -> BoundProgram:
+    from boundflow_tvm.rowfusion import fuse_rows
+
+    return fuse_rows(program)
+
+
+def _command() -> click.Command:
+    from boundflow_tvm.cli import command
+
+    return command

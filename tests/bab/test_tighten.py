@@ -1,0 +1,41 @@
+"""Bounds inside of the network that are tightened hold, and are tighter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from networks import network, random_layers
+
+import boundflow_core as bf
+from boundflow_bab.clock import Clock
+from boundflow_bab.tighten import outward32, tightened
+from boundflow_core.forward import forward_values
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.evaluate import evaluate
+from boundflow_core.ir.types import DType, SymDim
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_values_of_points_lie_within(exact):
+    numbers = np.random.default_rng(0)
+    graph = network(random_layers(numbers, 4, (8, 8, 8), 2))
+    lower, upper = -np.ones((1, 4)), np.ones((1, 4))
+    how = {"dtype": "float64", "rounding": "outward"} if exact else {}
+    found = bf.bound(graph, bf.Box(lower, upper), method="crown", executor="reference", **how).intermediate
+    better = tightened(graph, "reference", lower, upper, found, Clock(), math.inf, exact=exact)
+    assert list(better) == list(found)
+    b = Builder(DType.FLOAT64, "values")
+    x = b.input("x", (SymDim.of("P"), 4))
+    values = evaluate(b.finish(dict(forward_values(b, graph, x))), {"x": numbers.uniform(-1, 1, (20000, 4))})
+    gained = 0
+    for name, (low, high) in better.items():
+        slack = 0 if exact else 1e-5
+        assert np.all(values[name] >= low - slack) and np.all(values[name] <= high + slack)
+        assert np.all(low >= found[name][0]) and np.all(high <= found[name][1])
+        gained += np.sum(low > found[name][0] + 1e-2)
+        if exact:
+            down, up = outward32(better)[name]
+            assert down.dtype == np.float32 and np.all(down <= low) and np.all(up >= high)
+    assert gained > 3

@@ -1,0 +1,224 @@
+"""Beta-CROWN: bounds under assumptions about neurons, against points that meet them and against linear programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from crown_networks import residual, small_mlp
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+
+import boundflow_core as bf
+from boundflow_core.forward import evaluate_graph, forward_values
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.evaluate import evaluate
+from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.types import DType, SymDim
+from boundflow_core.splits import ACTIVE, INACTIVE, SplitState
+from boundflow_crown import BetaCrown, Settings, Subproblems
+
+Array = NDArray[Any]
+NETWORKS = {"small_mlp": small_mlp, "residual": residual, "leaky": lambda: small_mlp(0, "leaky_relu", np.array(0.1))}
+SETTINGS = Settings(60, 0.2, 0.97, None)
+
+networks = pytest.mark.parametrize("name", NETWORKS)
+kinds = pytest.mark.parametrize("exact", [False, True])
+
+
+def root(graph: PrimalGraph, count: int, *, exact: bool, radius: float = 0.5, rows: int = 2, seed: int = 0) -> Any:
+    """The network's bounder, and ``count`` subproblems of one box that assume nothing."""
+    rng = np.random.default_rng(seed)
+    center = rng.normal(size=graph.input_type.shape)
+    lower, upper = (np.repeat((center + s * radius)[None], count, axis=0) for s in (-1, 1))
+    C = np.repeat(rng.normal(size=(1, rows, *graph.output_type.shape)), count, axis=0)
+    rounding = {"dtype": "float64", "rounding": "outward"} if exact else {}
+    found = bf.bound(graph, bf.Box(lower[:1], upper[:1]), method="crown", executor="reference", **rounding)
+    bounder = BetaCrown(graph, "reference", exact=exact)
+    bounds = {n: tuple(np.repeat(np.asarray(s), count, axis=0) for s in found.intermediate[n]) for n in bounder.needed}
+    split = SplitState.undecided(bounder.values, count)
+    return bounder, Subproblems(lower, upper, C, np.zeros((count, rows)), bounds, split, {}, {}, {})
+
+
+def values_at(graph: PrimalGraph, points: Array) -> Mapping[str, Array]:
+    """All values of the network at the points [P, *input]."""
+    b = Builder(DType.FLOAT64, "values")
+    x = b.input("x", (SymDim.of("P"), *graph.input_type.shape))
+    return evaluate(b.finish(dict(forward_values(b, graph, x))), {"x": points})
+
+
+def random_split(graph: PrimalGraph, problems: Subproblems, rng: np.random.Generator, depth: int) -> SplitState:
+    """Of each subproblem what one of its points has, for ``depth`` of the undecided neurons."""
+    held = values_at(graph, rng.uniform(problems.lower, problems.upper))
+    split = problems.split
+    loose = {n: (problems.bounds[n][0][0] < 0) & (problems.bounds[n][1][0] > 0) for n in split.signs}
+    undecided = [(n, int(i)) for n in loose for i in np.flatnonzero(loose[n])]
+    signs = {n: np.zeros_like(s) for n, s in split.signs.items()}
+    for number in range(len(problems)):
+        for chosen in rng.permutation(len(undecided))[:depth]:
+            name, neuron = undecided[chosen]
+            sign = ACTIVE if held[name][number].flat[neuron] >= 0 else INACTIVE
+            signs[name][number].flat[neuron] = sign
+    return SplitState(signs)
+
+
+def margins_of_points(graph: PrimalGraph, problems: Subproblems, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Margins [P, B, S] of points, and whether they meet the assumptions [P, B]."""
+    box = problems.lower.shape
+    points = rng.uniform(problems.lower, problems.upper, size=(3000, *box)).reshape(-1, *box[1:])
+    held = values_at(graph, points)
+    meets = np.ones((3000, box[0]), dtype=bool)
+    for name, signs in problems.split.signs.items():
+        value = held[name].reshape(3000, *signs.shape)
+        meets &= (value * signs >= 0).reshape(3000, box[0], -1).all(axis=2)
+    outputs = evaluate_graph(graph, points).reshape(3000, box[0], -1)
+    return np.einsum("bsn,pbn->pbs", problems.C, outputs), meets
+
+
+@networks
+@kinds
+def test_points_that_meet_the_assumptions_lie_above(name: str, exact: bool) -> None:
+    graph, rng = NETWORKS[name](), np.random.default_rng(1)
+    bounder, problems = root(graph, 12, exact=exact, radius=1.0, rows=2)
+    problems = replace(problems, split=random_split(graph, problems, rng, 6))
+    assert problems.split.depth.max() > 2
+    margins, meets = margins_of_points(graph, problems, rng)
+    assert (meets.any(axis=0)).sum() > 5 and not meets.all()
+    best = bounder.optimised(problems, SETTINGS, beta_rate=0.2)
+    assert any((beta > 0).any() for beta in best.multipliers.values())
+    shapes = {n: (12, 2, *shape) for n, shape in bounder.values.items()}
+    wild = replace(
+        problems,
+        slopes={n: rng.normal(size=s) for n, s in shapes.items()},  # brought to what is sound
+        multipliers={n: rng.normal(size=s) for n, s in shapes.items()},
+    )
+    for lower in (best.lower, bounder.bounds(wild)):
+        slack = 0 if exact else 1e-5
+        assert np.all((margins >= lower - slack) | ~meets[:, :, None])
+
+
+@networks
+def test_never_below_crown_and_multipliers_help(name: str) -> None:
+    graph, rng = NETWORKS[name](), np.random.default_rng(2)
+    bounder, problems = root(graph, 8, exact=False)
+    crown = bf.compile(graph, method="crown", executor="reference", intersect=False)(
+        bf.Box(problems.lower, problems.upper), bf.LinearSpec(problems.C), intermediate=problems.bounds
+    )
+    np.testing.assert_allclose(bounder.bounds(problems), crown.lower, rtol=1e-5, atol=1e-5)
+    split = replace(problems, split=random_split(graph, problems, rng, 4))
+    free = bounder.optimised(problems, SETTINGS, beta_rate=0.2).lower
+    assert (free >= bounder.bounds(problems)).all() and (free >= crown.lower - 1e-5).all()
+    clipped = bounder.bounds(split)
+    slopes_alone = bounder.optimised(split, SETTINGS, beta_rate=1e-9).lower
+    both = bounder.optimised(split, SETTINGS, beta_rate=0.2).lower
+    assert (slopes_alone >= clipped).all() and (both >= clipped).all()
+    # The ways of two ascents differ a little, where multipliers gain nothing.
+    assert (both >= slopes_alone - 2e-2).all() and (both > slopes_alone + 1e-1).any()
+
+
+@kinds
+def test_all_neurons_split_it_is_the_linear_program(exact: bool) -> None:
+    """Strong duality: the best multipliers give the least value of the network, linear there, on the polytope."""
+    graph, rng = small_mlp(3), np.random.default_rng(3)
+    bounder, problems = root(graph, 6, exact=exact, radius=0.4, rows=1)
+    split = random_split(graph, problems, rng, 999)
+    problems = replace(problems, split=split)
+    best = bounder.optimised(problems, Settings(600, 0.3, 0.99, None), beta_rate=0.3)
+    for number in range(6):
+        true = _program_value(graph, problems, number)
+        assert best.lower[number, 0] <= true + 1e-5
+        assert best.lower[number, 0] >= true - 2e-2 * max(1.0, abs(true))
+
+
+def _program_value(graph: PrimalGraph, problems: Subproblems, number: int) -> float:
+    A, c = np.eye(5), np.zeros(5)
+    rows, right = [], []
+    for node in graph.nodes:
+        if node.op == "relu":
+            low = problems.bounds[node.inputs[0]][0][number]
+            sign = problems.split.signs[node.inputs[0]][number].astype(float)
+            on = np.where(sign == 0, low >= 0, sign > 0)
+            rows.append(-sign[:, None] * A)
+            right.append(sign * c)
+            A, c = on[:, None] * A, on * c
+        else:
+            weight, *bias = (graph.constants[name].numpy() for name in node.inputs[1:])
+            A, c = weight @ A, weight @ c + (bias[0] if bias else 0.0)
+    row = problems.C[number, 0]
+    found = linprog(
+        row @ A,
+        A_ub=np.concatenate(rows),
+        b_ub=np.concatenate(right),
+        bounds=list(zip(problems.lower[number], problems.upper[number], strict=True)),
+        method="highs",
+    )
+    return float(found.fun + row @ c)
+
+
+@networks
+def test_what_the_optimisation_gave_is_given_again(name: str) -> None:
+    """Handed in, the best slopes and multipliers give the best bounds, in exact arithmetic slightly less."""
+    graph, rng = NETWORKS[name](), np.random.default_rng(4)
+    bounder, problems = root(graph, 5, exact=False)
+    problems = replace(problems, split=random_split(graph, problems, rng, 3), unit=dict.fromkeys(bounder.values, 0.5))
+    for stop in (None, 0.0):
+        found = bounder.optimised(problems, replace(SETTINGS, stop=stop), beta_rate=0.2)
+        again = replace(problems, slopes=found.slopes, multipliers=found.multipliers)
+        np.testing.assert_allclose(bounder.bounds(again), found.lower, atol=1e-5)
+        lower, rows = bounder.rows(again)
+        np.testing.assert_allclose(lower, found.lower, atol=1e-5)
+        assert {n: r.shape for n, r in rows.items()} == {n: (5, 2, *s) for n, s in bounder.values.items()}
+    exact, precise = root(graph, 5, exact=True)
+    precise = replace(again, bounds=precise.bounds)
+    confirmed = exact.bounds(precise)
+    np.testing.assert_allclose(confirmed, found.lower, atol=1e-4)
+
+
+def test_company_and_batches_that_shrink_change_nothing() -> None:
+    graph, rng = small_mlp(), np.random.default_rng(5)
+    bounder, problems = root(graph, 16, exact=False, rows=1)
+    problems = replace(problems, split=random_split(graph, problems, rng, 5))
+    free = bounder.optimised(problems, SETTINGS, beta_rate=0.2).lower[:, 0]
+    goal = float(np.median(free))
+    problems = replace(problems, offset=problems.offset - goal)
+    together = bounder.optimised(problems, replace(SETTINGS, stop=0.0), beta_rate=0.2).lower[:, 0]
+    decided = free > goal + 1e-4
+    assert 4 < decided.sum() < 12
+    assert (together[decided] > 0).all()
+    undecided = free < goal - 1e-4
+    np.testing.assert_allclose(together[undecided], free[undecided] - goal, atol=1e-4)
+
+
+@kinds
+def test_empty_subproblems_have_no_points(exact: bool) -> None:
+    graph = small_mlp()
+    bounder, problems = root(graph, 2, exact=exact)
+    name = next(iter(bounder.values))
+    low, high = (side.copy() for side in problems.bounds[name])
+    low[0, 0], high[0, 0] = 0.5, 1.0
+    problems = replace(
+        problems,
+        bounds={**problems.bounds, name: (low, high)},
+        split=problems.split.child(name, np.zeros(2, dtype=int), INACTIVE),
+    )
+    assert problems.split.empty(problems.bounds)[0]
+    for lower in (bounder.bounds(problems), bounder.optimised(problems, SETTINGS, beta_rate=0.2).lower):
+        assert (lower[0] == np.inf).all()
+
+
+def test_split_states() -> None:
+    state = SplitState.undecided({"a": (2, 2), "b": (3,)}, 3)
+    one = state.child("a", np.array([0, 3, 1]), ACTIVE)
+    two = one.child("b", np.array([2, 2, 2]), INACTIVE)
+    assert len(two) == 3 and list(state.depth) == [0] * 3 and list(two.depth) == [2] * 3
+    assert two.signs["a"][1].tolist() == [[0, 0], [0, 1]]
+    both = SplitState.joined(two[[0]], one[np.array([False, True, False])])
+    assert list(both.depth) == [2, 1]
+    low, high = two.clip("b", np.full((3, 3), -1.0, np.float32), np.full((3, 3), 2.0, np.float32))
+    assert high.dtype == np.float32 and high[0].tolist() == [2, 2, 0] and (low == -1).all()
+    assert two.clip("c", low, high) == (low, high)
+    assert [a <= b for a, b in pairwise(two.depth)] == [True, True]

@@ -1,0 +1,112 @@
+"""Whole methods on compiled kernels, against the reference executor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from crown_networks import residual, small_mlp
+
+import boundflow_core as bf
+from boundflow_core.errors import OptionError
+from boundflow_core.ir.primal_builder import PrimalBuilder
+from boundflow_core.normalize import normalize
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+
+def small_cnn(seed: int, channels: int = 3):
+    """Two convolutions, of stride 2 and 1, with odd sizes, and a linear layer."""
+    rng = np.random.default_rng(seed)
+    g = PrimalBuilder("cnn", "x", (2, 7, 5))
+    window = {"dilation": (1, 1), "groups": 1}
+    w = rng.standard_normal((channels, 2, 3, 3)) / 3
+    y = g.op("conv2d", g.input, w, rng.standard_normal(channels), stride=(2, 2), padding=(1, 1, 1, 1), **window)
+    y = g.op("relu", y)
+    w = rng.standard_normal((4, channels, 2, 2)) / 2
+    y = g.op("conv2d", y, w, rng.standard_normal(4), stride=(1, 1), padding=(0, 1, 1, 0), **window)
+    y = g.op("relu", y)
+    count = int(np.prod(g.type_of(y).shape)) if hasattr(g, "type_of") else 4 * 4 * 3
+    y = g.op("reshape", y, shape=(count,))
+    y = g.op("linear", y, rng.standard_normal((3, count)) / 4, rng.standard_normal(3))
+    return normalize(g.finish(y), batch_axis=False)
+
+
+def region_of(graph, batch, seed, radius=0.1):
+    centre = np.random.default_rng(seed).standard_normal((batch, *graph.input_type.shape))
+    return bf.Box(centre - radius, centre + radius)
+
+
+def compare(graph, method, dtype, batches=(1, 3), rows=None, **options):
+    runs = {
+        executor: bf.compile(graph, method=method, executor=executor, dtype=dtype, cache=False, **options)
+        for executor in ("reference", "tvm")
+    }
+    outputs = int(np.prod(graph.output_type.shape))
+    spec = None if rows is None else bf.LinearSpec(np.random.default_rng(5).standard_normal((rows, outputs)))
+    for batch in batches:
+        region = region_of(graph, batch, batch)
+        want, got = (run(region, spec) for run in runs.values())
+        for one, other in ((got.lower, want.lower), (got.upper, want.upper)):
+            scale = max(1.0, float(np.abs(other).max()))
+            np.testing.assert_allclose(one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * scale)
+    return runs["tvm"]
+
+
+GRAPHS = {
+    "mlp": lambda: small_mlp(1),
+    "tanh": lambda: small_mlp(2, "tanh"),
+    "residual": residual,
+    "cnn": lambda: small_cnn(3),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_interval_bounds_equal_the_reference(graph, dtype):
+    compare(GRAPHS[graph](), "ibp", dtype, rows=2)
+    compare(GRAPHS[graph](), "ibp", dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", ["crown-ibp", "crown"])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_linear_bounds_equal_the_reference(graph, method, dtype):
+    compare(GRAPHS[graph](), method, dtype, batches=(1, 1, 3), rows=2)  # the second time crown is one program
+
+
+def test_bounds_of_one_region_come_from_compiled_rows():
+    run = compare(small_cnn(3), "crown", "float32", batches=(1, 1), rows=2)
+    names = [entry.op.name for part in run.plan.lowering.entries.values() for entry in part]
+    assert {"running_count", "first_reaching", "row_program"} <= set(names)
+    assert not {"relu_backsubstitute", "conv2d_input_grad"} & set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graph", ["mlp", "cnn"])
+def test_optimised_bounds_equal_the_reference(graph):
+    compare(GRAPHS[graph](), "alpha-crown", "float64", batches=(2,), rows=2, iterations=3)
+
+
+def test_sizes_do_not_compile_anew_and_strategies_are_shown():
+    run = compare(small_mlp(3), "ibp", "float64", batches=(1, 2, 5, 17))
+    assert run.stats.kernels["compiled"] + run.stats.kernels["loaded"] <= 1 and run.stats.kernels["hits"] >= 3
+    assert set(run.stats.lowering) <= {"tvm", "call_tir", "blas"} and run.stats.lowering["call_tir"] > 0
+    reasons = {entry.lowering.reason for part in run.plan.lowering.entries.values() for entry in part}
+    assert any("call_tir is estimated" in reason for reason in reasons)
+
+
+def test_what_needs_exact_rounding_or_gradients_is_refused():
+    for options in ({"rounding": "outward", "dtype": "float64"}, {"differentiable": True}):
+        with pytest.raises(OptionError, match="tvm"):
+            bf.compile(small_mlp(1), method="ibp", executor="tvm", **options)
+
+
+def test_torch_tensors_come_back_as_torch_tensors():
+    torch = pytest.importorskip("torch")
+    graph = small_mlp(1)
+    region = region_of(graph, 2, 0)
+    as_torch = bf.Box(torch.from_numpy(np.asarray(region.lower)), torch.from_numpy(np.asarray(region.upper)))
+    run = bf.compile(graph, method="ibp", executor="tvm", dtype="float64")
+    assert isinstance(run(as_torch).lower, torch.Tensor)
+    np.testing.assert_array_equal(run(as_torch).lower.numpy(), run(region).lower)

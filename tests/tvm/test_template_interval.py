@@ -1,0 +1,70 @@
+"""Interval products and convolutions, compiled, against their decompositions: tails of tiles, one row, infinities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from template_runs import check
+
+from boundflow_core.ir.types import DType, SymDim
+from boundflow_interval.composites import INTERVAL_CONV2D, INTERVAL_MATMUL
+
+B = SymDim.of("B")
+SIZES = st.sampled_from([1, 2, 3, 7, 15, 16, 17, 31, 64, 67, 100, 131])
+DTYPES = st.sampled_from([DType.FLOAT32, DType.FLOAT64])
+
+
+def bounds(rng, shape, dtype):
+    centre, radius = rng.standard_normal(shape), np.abs(rng.standard_normal(shape))
+    return {"lower": (centre - radius).astype(dtype.numpy), "upper": (centre + radius).astype(dtype.numpy)}
+
+
+def check_affine(composite, rng, shapes, attrs, dtype, batch, bias):
+    x, weight, columns = shapes
+    constants = {"weight": rng.standard_normal(weight)} | ({"bias": rng.standard_normal(columns)} if bias else {})
+    operands = {"lower": ((B, *x), None), "upper": ((B, *x), None), "weight": (weight, None)}
+    if bias:
+        operands["bias"] = ((columns,), None)
+    arrays = bounds(rng, (batch, *x), dtype)
+    largest = np.maximum(np.abs(arrays["lower"]), np.abs(arrays["upper"]))
+    magnitudes = {"lower": largest, "upper": largest}
+    check(composite, operands, constants, attrs, dtype, arrays, magnitudes)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SIZES, SIZES, st.sampled_from([1, 2, 3, 4, 7]), DTYPES, st.booleans(), st.booleans(), st.integers(0, 99))
+def test_matmul(inputs, columns, batch, dtype, transpose, bias, seed):
+    weight = (columns, inputs) if transpose else (inputs, columns)
+    attrs = {"side": "right", "transpose": transpose}
+    rng = np.random.default_rng(seed)
+    check_affine(INTERVAL_MATMUL, rng, ((inputs,), weight, columns), attrs, dtype, batch, bias)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_conv2d(data):
+    channels, outputs = (data.draw(st.sampled_from([1, 2, 3, 5, 8, 16, 17])) for _ in range(2))
+    kernel, stride, dilation = ((data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))) for _ in range(3))
+    padding = tuple(data.draw(st.integers(0, 2)) for _ in range(4))
+    least = [(kernel[a] - 1) * dilation[a] + 1 for a in (0, 1)]
+    extent = tuple(max(1, least[a] - padding[a] - padding[a + 2]) + data.draw(st.integers(0, 17)) for a in (0, 1))
+    attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
+    shapes = ((channels, *extent), (outputs, channels, *kernel), outputs)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    batch = data.draw(st.sampled_from([1, 2, 3]))
+    check_affine(INTERVAL_CONV2D, rng, shapes, attrs, data.draw(DTYPES), batch, data.draw(st.booleans()))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_what_is_undefined_stays_undefined(special):
+    """A bound that is NaN or infinite must not look finite afterwards."""
+    arrays = bounds(np.random.default_rng(0), (3, 18), DType.FLOAT32)
+    arrays["lower" if special == -np.inf else "upper"][1, 7] = special
+    weight = np.random.default_rng(1).standard_normal((18, 20))
+    weight[7, :3] = 0.0
+    operands = {"lower": ((B, 18), None), "upper": ((B, 18), None), "weight": ((18, 20), None)}
+    attrs = {"side": "right", "transpose": False}
+    check(INTERVAL_MATMUL, operands, {"weight": weight}, attrs, DType.FLOAT32, arrays)
