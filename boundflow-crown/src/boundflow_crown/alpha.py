@@ -28,11 +28,10 @@ from boundflow_crown.options import check_choices
 from boundflow_crown.output import both_sides, intersected, output_front, output_start
 from boundflow_crown.recipe import crown, inside
 from boundflow_crown.relax import RELAXATIONS
-from boundflow_crown.relax.piecewise import SLOPE_RANGES
-from boundflow_crown.slopes import SLOPES, at_rest, constants_of, has_slopes, moved, planning_of_steps
+from boundflow_crown.slopes import SLOPES, allowed, at_rest, constants_of, has_slopes, planning_of_steps, updated
 from boundflow_interval import Interval
 
-__all__ = ["ALPHA_OPTIONS", "EMPTY", "SLOPES", "allowed", "alpha_crown", "constants_of", "has_slopes", "updated"]
+__all__ = ["ALPHA_OPTIONS", "alpha_crown"]
 
 ALPHA_OPTIONS: Mapping[str, Any] = {**OPTIONS, "intermediate": "fixed"}
 
@@ -73,22 +72,6 @@ def alpha_crown(workshop: Workshop) -> Recipe:
     return Recipe(main, run, takes=values.names, others=(begin, step))
 
 
-<<<<<<< HEAD
-=======
-def has_slopes(graph: PrimalGraph, node: Node) -> bool:
-    """Whether the slope of the node's lower line can be chosen."""
-    if node.op == "leaky_relu":
-        return bool(np.all(graph.constants[node.inputs[1]].numpy() <= 1))
-    return node.op in SLOPE_RANGES
-
-
-def _planning(workshop: Workshop) -> Any:
-    """Steps are never asked for twice with the same slopes, so there is nothing to keep."""
-    assert workshop.planning is not None
-    return replace(workshop.planning, cache=None)
-
-
->>>>>>> bab
 # -- programs ---------------------------------------------------------------------------------------------------------
 
 
@@ -103,34 +86,17 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
     out: dict[str, Value] = {}
     for node in nodes:
         with b.origin(node.name):
-<<<<<<< HEAD
             constants = constants_of(b, workshop.graph, node)
-=======
-            constants = constants_of(workshop, b, node)
->>>>>>> bab
             lines = RELAXATIONS[node.op](b, states[node.inputs[0]], node.attrs, constants, workshop.options)
             slope = lines.lower_slope
             shape = _alpha_shape(workshop, node)
             rows = b.reshape(slope, (slope.shape[0], 1, *slope.shape[1:]))
-<<<<<<< HEAD
-            out |= at_rest(b, f":{node.name}", b.broadcast(rows, shape))
-=======
-            out[f"alpha:{node.name}"] = b.broadcast(rows, shape)
-            out[f"alpha first:{node.name}"] = b.broadcast(b.constant(0.0), shape)
-            out[f"alpha second:{node.name}"] = b.broadcast(b.constant(EMPTY), shape)
->>>>>>> bab
+            out |= at_rest(b, "alpha", node.name, b.broadcast(rows, shape))
     if spec is not None:  # the number of rows is read off the specification
         out["C"] = spec.C
     return out
 
 
-<<<<<<< HEAD
-=======
-def constants_of(workshop: Workshop, b: Builder, node: Node) -> tuple[Value, ...]:
-    return tuple(b.constant(workshop.graph.constants[name]) for name in node.inputs[1:])
-
-
->>>>>>> bab
 def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
     """Lower bounds of the output's rows, and of their negatives, from given slopes."""
     graph = workshop.graph
@@ -174,45 +140,16 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
         for node in nodes:
             operand = node.inputs[0]
             bounds = Interval(given[f"lower:{operand}"], given[f"upper:{operand}"])
-<<<<<<< HEAD
-            allowed = SLOPE_RANGES[node.op](b, bounds, constants_of(b, workshop.graph, node))
-            low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (allowed.lower, allowed.upper))
-            given[f"alpha:{node.name}"] = b.minimum(b.maximum(given[f"alpha:{node.name}"], low), high)
-=======
-            given[f"alpha:{node.name}"] = allowed(workshop, b, node, bounds, given[f"alpha:{node.name}"])
->>>>>>> bab
+            given[f"alpha:{node.name}"] = allowed(b, workshop.graph, node, bounds, given[f"alpha:{node.name}"])
         found = inline(b, gradient, given)
         rate, tiny = b.input("rate", (), group=SLOPES), b.input("tiny", (), group=SLOPES)
         out = {"least": found["least"]}
         for node in nodes:
-<<<<<<< HEAD
-            key = f":{node.name}"
-            out |= moved(b, key, given[f"alpha{key}"], found[f"grad:alpha{key}"], rate, tiny)
-=======
-            alpha, grad = given[f"alpha:{node.name}"], found[f"grad:alpha:{node.name}"]
-            out |= updated(b, "alpha", node.name, alpha, grad, rate, tiny)
->>>>>>> bab
+            name = f"alpha:{node.name}"
+            out |= updated(b, "alpha", node.name, given[name], found[f"grad:{name}"], rate, tiny)
         return out
 
     return workshop.write("alpha step", write)
-
-
-def allowed(workshop: Workshop, b: Builder, node: Node, bounds: Interval, slope: Value) -> Value:
-    """Slopes [B, S, *value] brought to the nearest that are sound for bounds [B, *value] of the node's operand."""
-    found = SLOPE_RANGES[node.op](b, bounds, constants_of(workshop, b, node))
-    low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (found.lower, found.upper))
-    return b.minimum(b.maximum(slope, low), high)
-
-
-def updated(b: Builder, kind: str, name: str, value: Value, grad: Value, rate: Value, tiny: Value) -> dict[str, Value]:
-    """``value`` after Adam's update, upwards, as ``KIND:NAME``, and its moments, ``KIND first:NAME`` and so on."""
-    first = b.input(f"{kind} first:{name}", value.shape, group=SLOPES) * BETA1 + grad
-    second = b.input(f"{kind} second:{name}", value.shape, group=SLOPES) * BETA2 + grad * grad
-    return {
-        f"{kind}:{name}": value + first * rate / (b.sqrt(second) + tiny),
-        f"{kind} first:{name}": first,
-        f"{kind} second:{name}": second,
-    }
 
 
 def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:

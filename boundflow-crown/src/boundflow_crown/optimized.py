@@ -37,7 +37,7 @@ from boundflow_crown.picking import Picked, is_loose, pick, room_symbol, slot_nu
 from boundflow_crown.pieces import padded_count
 from boundflow_crown.recipe import Inside
 from boundflow_crown.rows import Rows
-from boundflow_crown.slopes import SLOPES, FirstSlopes, GivenSlopes, at_rest, moved, planning_of_steps, within_reach
+from boundflow_crown.slopes import SLOPES, FirstSlopes, GivenSlopes, at_rest, planning_of_steps, updated, within_reach
 from boundflow_crown.walk import SlopeChoice
 from boundflow_interval import Interval
 
@@ -215,7 +215,8 @@ def _start_program(job: Job, b: Builder) -> dict[str, Value]:
     slopes.prefix = ""
     _walk_from_output(job, b, region, states, slopes)
     for key, alpha in slopes.found.items():
-        out |= at_rest(b, key, alpha)
+        prefix, _, name = key.partition(":")
+        out |= at_rest(b, f"alpha{prefix}", name, alpha)
     return {**out, "best": b.broadcast(b.constant(-np.inf), output_front(job.workshop))}
 
 
@@ -279,7 +280,8 @@ def _step_program(job: Job) -> BoundProgram:
         found = inline(b, gradient, given)
         rate, tiny = b.input("rate", (), group=SLOPES), b.input("tiny", (), group=SLOPES)
         for name in alphas:
-            out |= moved(b, name.removeprefix("alpha"), given[name], found[f"grad:{name}"], rate, tiny)
+            kind, _, own = name.partition(":")
+            out |= updated(b, kind, own, given[name], found[f"grad:{name}"], rate, tiny)
         return {**out, **{name: found[name] for name in program.outputs}}
 
     return workshop.write("alpha step", write)

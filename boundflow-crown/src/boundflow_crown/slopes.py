@@ -19,14 +19,16 @@ from boundflow_crown.walk import BackwardContext
 from boundflow_interval import Interval
 
 __all__ = [
+    "EMPTY",
     "SLOPES",
     "FirstSlopes",
     "GivenSlopes",
+    "allowed",
     "at_rest",
     "constants_of",
     "has_slopes",
-    "moved",
     "planning_of_steps",
+    "updated",
     "within_reach",
 ]
 
@@ -58,18 +60,21 @@ def planning_of_steps(workshop: Workshop) -> Planning:
 # -- Adam -------------------------------------------------------------------------------------------------------------
 
 
-def at_rest(b: Builder, key: str, alpha: Value) -> dict[str, Value]:
-    """The first state of the slopes ``alpha``: they themselves and empty moments."""
-    first, second = (b.broadcast(b.constant(number), alpha.shape) for number in (0.0, EMPTY))
-    return {f"alpha{key}": alpha, f"first{key}": first, f"second{key}": second}
+def at_rest(b: Builder, kind: str, name: str, value: Value) -> dict[str, Value]:
+    """The first state of ``value``: itself as ``KIND:NAME``, and empty moments, ``KIND first:NAME`` and so on."""
+    first, second = (b.broadcast(b.constant(number), value.shape) for number in (0.0, EMPTY))
+    return {f"{kind}:{name}": value, f"{kind} first:{name}": first, f"{kind} second:{name}": second}
 
 
-def moved(b: Builder, key: str, alpha: Value, grad: Value, rate: Value, tiny: Value) -> dict[str, Value]:
+def updated(b: Builder, kind: str, name: str, value: Value, grad: Value, rate: Value, tiny: Value) -> dict[str, Value]:
     """The next state after Adam's update, upwards; sums instead of averages, see :class:`.ascent.Settings`."""
-    first = b.input(f"first{key}", alpha.shape, group=SLOPES) * BETA1 + grad
-    second = b.input(f"second{key}", alpha.shape, group=SLOPES) * BETA2 + grad * grad
-    step = first * rate / (b.sqrt(second) + tiny)
-    return {f"alpha{key}": alpha + step, f"first{key}": first, f"second{key}": second}
+    first = b.input(f"{kind} first:{name}", value.shape, group=SLOPES) * BETA1 + grad
+    second = b.input(f"{kind} second:{name}", value.shape, group=SLOPES) * BETA2 + grad * grad
+    return {
+        f"{kind}:{name}": value + first * rate / (b.sqrt(second) + tiny),
+        f"{kind} first:{name}": first,
+        f"{kind} second:{name}": second,
+    }
 
 
 # -- what walks take --------------------------------------------------------------------------------------------------
@@ -97,10 +102,10 @@ class GivenSlopes:
             return None
         bounds = ctx.interval(0)
         signs = Interval(b.where(bounds.lower < 0.0, -1.0, 0.0), b.where(bounds.upper > 0.0, 1.0, 0.0))
-        allowed = SLOPE_RANGES[node.op](b, signs, constants_of(b, ctx.graph, node))
-        open_ = allowed.lower < allowed.upper
+        among = SLOPE_RANGES[node.op](b, signs, constants_of(b, ctx.graph, node))
+        open_ = among.lower < among.upper
         # By multiplication: a choice element by element costs many times as much where arrays are large.
-        share, own = ctx.rows.lift(b.where(open_, 1.0, 0.0)), ctx.rows.lift(b.where(open_, 0.0, allowed.lower))
+        share, own = ctx.rows.lift(b.where(open_, 1.0, 0.0)), ctx.rows.lift(b.where(open_, 0.0, among.lower))
         front = ctx.rows.front
         key = f"{self.prefix}:{node.name}"
         alpha = b.input(f"alpha{key}", (*front, *own.shape[len(front) :]), group=SLOPES)
@@ -126,9 +131,16 @@ class FirstSlopes:
         return None
 
 
+def allowed(b: Builder, graph: PrimalGraph, node: Node, bounds: Interval, slope: Value) -> Value:
+    """Slopes [B, S, *value] brought to the nearest that are sound for bounds [B, *value] of the node's operand."""
+    found = SLOPE_RANGES[node.op](b, bounds, constants_of(b, graph, node))
+    low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (found.lower, found.upper))
+    return b.minimum(b.maximum(slope, low), high)
+
+
 def within_reach(b: Builder, graph: PrimalGraph, node: Node, alpha: Value) -> Value:
     """``alpha`` brought to the nearest slopes that an undecided neuron allows."""
     undecided = Interval(b.constant(-1.0), b.constant(1.0))
     constants = (b.reshape(x, ()) if size(x.shape) == 1 else x for x in constants_of(b, graph, node))
-    allowed = SLOPE_RANGES[node.op](b, undecided, tuple(constants))
-    return b.minimum(b.maximum(alpha, allowed.lower), allowed.upper)
+    among = SLOPE_RANGES[node.op](b, undecided, tuple(constants))
+    return b.minimum(b.maximum(alpha, among.lower), among.upper)

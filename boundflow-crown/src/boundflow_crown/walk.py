@@ -152,13 +152,9 @@ def walk_back(
     options: Mapping[str, Any],
     *,
     both: bool,
-<<<<<<< HEAD
     slopes: SlopeChoice = relaxation_slopes,
-=======
-    slopes: Mapping[str, Value] | None = None,
     extra: Mapping[str, Value] | None = None,
     seen: dict[str, Value] | None = None,
->>>>>>> bab
     windowed: Mapping[str, WindowRule] | None = None,
 ) -> tuple[Value, Value | None, Rows | WindowRows]:
     """Rows [*front, *input] on the graph's input, bias [*front], and the layout of the rows, which may be windows.
@@ -185,13 +181,9 @@ def walk_back(
         with b.origin(node.name):
             if pending.single and relaxed(node):
                 pending.mirror()
-<<<<<<< HEAD
-        context = BackwardContext(b, graph, node, pending.rows, intervals, options, slopes)
-=======
             if extra is not None and node.output in extra:
                 pending.add(node.output, extra[node.output])
-        context = BackwardContext(b, graph, node, pending.rows, intervals, options, slopes or {})
->>>>>>> bab
+        context = BackwardContext(b, graph, node, pending.rows, intervals, options, slopes)
         state, step = pending.at.pop(node.output), None
         if isinstance(state, Window):
             extent = pending.extent(node.output)
