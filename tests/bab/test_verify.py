@@ -137,8 +137,9 @@ def test_time_ends_a_search():
     numbers = np.random.default_rng(0)
     layers = random_layers(numbers, 12, (40, 40, 40), 2)
     graph, lower, upper = network(layers), -np.ones(12), np.ones(12)
-    least = evaluate_graph(graph, numbers.uniform(-1, 1, (4000, 12)))[:, 0].min()
-    hard = LinearConstraints(np.array([[1.0, 0.0]]), np.array([-1.6 * least]))  # neither bounds nor attacks decide it
+    y = evaluate_graph(graph, numbers.uniform(-1, 1, (4000, 12)))[:, 0]
+    threshold = y.min() - (y.max() - y.min())  # out of reach for attacks, and for bounds
+    hard = LinearConstraints(np.array([[1.0, 0.0]]), np.array([-threshold]))
     prop = prop_of(lower, upper, hard, n_out=2)
     started = time.perf_counter()
     options = replace(OPTIONS, timeout=4, starts=(1, 1), methods=("ibp",))
