@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import least_margin, network, random_layers
 
-from boundflow_bab import Options, Verdict, verify
+from boundflow_bab import Options, Verdict, bounds, verify
 from boundflow_bab.bounds import Bounder
 from boundflow_bab.clock import Clock
 from boundflow_bab.verify import Story
 from boundflow_core.errors import OptionError, PropertyError
 from boundflow_core.forward import evaluate_graph
+from boundflow_core.plugins import registry
 from boundflow_core.property import Case, LinearConstraints, Property
 
 OPTIONS = Options(timeout=60, executor="reference")
@@ -155,3 +156,10 @@ def test_wrong_requests():
         verify(tent(), prop_of([0.0, 0.0], [1.0, 1.0], n_out=1), OPTIONS)
     with pytest.raises(OptionError, match="timeout"):
         Options(timeout=0)
+
+
+def test_what_is_confirmed_runs_on_an_executor_that_states_how_exactly_it_computes(monkeypatch):
+    plain = registry().executors
+    quick = replace(plain["reference"], name="quick", exact=False)
+    monkeypatch.setattr(bounds, "registry", lambda: replace(registry(), executors={**plain, "quick": quick}))
+    assert [bounds.exact_executor(name) for name in ("reference", "quick", "auto")] == ["reference", "auto", "auto"]
