@@ -25,7 +25,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -362,15 +362,16 @@ def lines(root: Path, only: str, methods: tuple[str, ...], repeats: int, batches
                     yield measure(cases, net, method, 32, max(3, repeats // 4), None)
 
 
-def table(found: list[Line]) -> str:
-    rows = [HEADER, ["---"] * len(HEADER), *(line.cells() for line in found)]
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    rows = [header, ["---"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def write(path: Path, text: str) -> None:
-    """Replaces the table of the page ``path``."""
-    head, rest = path.read_text().split(BEGIN)
-    path.write_text(f"{head}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
+def write(path: Path, text: str, begin: str, end: str) -> None:
+    """Replaces what stands between the marks ``begin`` and ``end`` of the page ``path``."""
+    head, rest = path.read_text().split(begin)
+    path.write_text(f"{head}{begin}\n{text}{end}{rest.split(end)[1]}")
 
 
 def main() -> None:
@@ -398,9 +399,10 @@ def main() -> None:
     ):
         found.append(line)
         print("  ".join(f"{cell:>10}" for cell in line.cells()), file=sys.stderr, flush=True)
-    print(table(found))
+    text = table(HEADER, (line.cells() for line in found))
+    print(text)
     if arguments.write:
-        write(arguments.write, table(found))
+        write(arguments.write, text, BEGIN, END)
 
 
 if __name__ == "__main__":

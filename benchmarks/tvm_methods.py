@@ -25,7 +25,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from crown_floor import NETS, Cases, Net, alternate, contractions, multiply_adds, recorded, seconds
+from crown_floor import NETS, Cases, Net, alternate, contractions, multiply_adds, recorded, seconds, table, write
 
 import boundflow_core as bf
 from boundflow_tvm import session
@@ -99,17 +99,6 @@ def peak() -> float:
     return 2 * 512**3 / min(seconds(partial(torch.mm, x, y, out=out)) for _ in range(30))
 
 
-def table(found: list[Line]) -> str:
-    rows = [HEADER, ["---"] * len(HEADER), *(line.cells() for line in found)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces the table of the page ``path``."""
-    head, rest = path.read_text().split(BEGIN)
-    path.write_text(f"{head}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder of the benchmark networks")
@@ -119,18 +108,19 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="page whose table is to be replaced")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found, rate = [], peak()
+    rows: list[list[str]] = []
+    rate = peak()
     for net in NETS:
         if arguments.only not in net.name or not (arguments.root / net.path).exists():
             continue
         cases = Cases(bf.load(arguments.root / net.path), net.eps)
         for method, regions in CASES:
             if method in arguments.methods:
-                found.append(measure(cases, net, method, regions, arguments.repeats, rate))
-                print(" | ".join(found[-1].cells()), flush=True)
+                rows.append(measure(cases, net, method, regions, arguments.repeats, rate).cells())
+                print(" | ".join(rows[-1]), flush=True)
                 if arguments.write:
-                    write(arguments.write, table(found))
-    print(f"\nproducts of matrices: {rate / 1e9:.0f} GFLOP/s\n\n{table(found)}")
+                    write(arguments.write, table(HEADER, rows), BEGIN, END)
+    print(f"\nproducts of matrices: {rate / 1e9:.0f} GFLOP/s\n\n{table(HEADER, rows)}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import boundflow_core as bf
 from boundflow_bab.clock import Clock
 from boundflow_bab.problem import Rows
 from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.plugins import registry
 
-__all__ = ["Bounder", "batch_size"]
+__all__ = ["Bounder", "batch_size", "exact_executor"]
 
 Array = NDArray[Any]
 
@@ -25,6 +26,12 @@ RUN_SECONDS = 0.4
 LARGEST_BATCH = 4096
 # Of a network of so many parameters, one box is bounded at first; of smaller ones, as many as come to the same work.
 FIRST_PARAMETERS = 1 << 20
+
+
+def exact_executor(name: str) -> str:
+    """Who computes what must hold in exact arithmetic: the executor ``name``, or the best one that states how exactly
+    it computes."""
+    return name if name == "auto" or registry().executor(name).exact else "auto"
 
 
 def batch_size(count: int) -> int:
@@ -51,7 +58,7 @@ class Bounder:
         self._run = bf.compile(
             graph,
             method=method,
-            executor=executor,
+            executor=exact_executor(executor) if exact else executor,
             dtype="float64" if exact else "float32",
             rounding="outward" if exact else "nearest",
             cache=False,

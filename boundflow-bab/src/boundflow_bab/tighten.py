@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boundflow_bab.bounds import batch_size
+from boundflow_bab.bounds import batch_size, exact_executor
 from boundflow_bab.clock import Clock
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.splits import SplitState
@@ -60,7 +60,7 @@ def tightened(
         undecided = np.flatnonzero((low < 0) & (high > 0))
         if not quick.values or not len(undecided):
             continue
-        sure = BetaCrown(sub, executor, exact=True) if exact else quick
+        sure = BetaCrown(sub, exact_executor(executor), exact=True) if exact else quick
         slopes = sum(int(np.prod(shape)) for shape in quick.values.values())
         length = max(min(batch_size(len(undecided)), RUN_SLOPES // (2 * slopes)), 1)
         for start in range(0, len(undecided), length):

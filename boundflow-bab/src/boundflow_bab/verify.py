@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from boundflow_bab.activation_split import EFFORT, ActivationSearch, Effort
 from boundflow_bab.attack import Attack, Margins
-from boundflow_bab.bounds import Bounder
+from boundflow_bab.bounds import Bounder, exact_executor
 from boundflow_bab.clock import Clock, OutOfTime
 from boundflow_bab.input_split import MOST_INPUTS, Search
 from boundflow_bab.problem import Part, parts_of
@@ -208,7 +208,7 @@ def _activation_search(
         part,
         roots,
         quick,
-        None if exact is None else BetaCrown(graph, options.executor, exact=True, stats=story.stats),
+        None if exact is None else BetaCrown(graph, exact_executor(options.executor), exact=True, stats=story.stats),
         registry().branching_heuristic(options.branching),
         attack,
         story.clock,

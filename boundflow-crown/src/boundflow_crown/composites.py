@@ -49,11 +49,9 @@ def _backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[
 
 def _relu_backsubstitute(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
     rows, lower_slope, upper_slope, upper_bias = inputs
-    below = b.minimum(rows, 0.0)
-    if size(lower_slope.shape) == size(rows.shape):  # each row's own: the difference would be one more pass
-        through = b.maximum(rows, 0.0) * lower_slope + below * upper_slope
-    else:
-        through = rows * lower_slope + below * (upper_slope - lower_slope)
+    above, below = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
+    # The same arithmetic whether rows share their slopes or not: alpha-crown begins exactly where crown ends.
+    through = above * lower_slope + below * upper_slope
     return through, _dot(b, below, upper_bias, attrs["front"])
 
 
