@@ -7,7 +7,7 @@ written them onto the inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -33,8 +33,12 @@ class Loop(Protocol):
             The results that are not carried, as arrays that the caller owns.
         """
 
-    def state(self) -> dict[str, Any]:
-        """What the next step would take of the inputs that are carried, as arrays that the caller owns."""
+    def state(self, names: Collection[str] | None = None) -> dict[str, Any]:
+        """What the next step would take of the inputs that are carried, as arrays that the caller owns.
+
+        Args:
+            names: which of them; None: all.
+        """
 
     def __enter__(self) -> Loop: ...
 
@@ -128,10 +132,11 @@ class PinnedLoop:
             self._schedule.run_stage(stage)
             counts.tasks_run += len(stage.tasks)
 
-    def state(self) -> dict[str, Any]:
+    def state(self, names: Collection[str] | None = None) -> dict[str, Any]:
+        wanted = {name: value for name, value in self._results.items() if names is None or name in names}
         if self._steps == 0:
-            return {name: self._inputs[name] for name in self._results}
-        return {name: self._schedule.session.read(value) for name, value in self._results.items()}
+            return {name: self._inputs[name] for name in wanted}
+        return {name: self._schedule.session.read(value) for name, value in wanted.items()}
 
     def __enter__(self) -> PinnedLoop:
         return self
@@ -166,8 +171,8 @@ class PlainLoop:
             self._inputs[name] = array.detach() if is_torch(array) else array
         return found
 
-    def state(self) -> dict[str, Any]:
-        return {name: self._inputs[name] for name in self._carried.values()}
+    def state(self, names: Collection[str] | None = None) -> dict[str, Any]:
+        return {name: self._inputs[name] for name in self._carried.values() if names is None or name in names}
 
     def __enter__(self) -> PlainLoop:
         return self

@@ -1,45 +1,37 @@
 """The method ``alpha-crown``: lower slopes of undecided neurons optimised, row by row, by projected gradient steps.
 
 Any slope in [0, 1] gives a sound bound, so every step's bounds hold and the best of all steps is kept. The first step
-takes the slopes of ``crown``. One step is one program: the bounds, their gradient in the slopes, and the update. Xu et
-al., Fast and Complete: Enabling Complete Neural Network Verification with Rapid and Massively Parallel Incomplete
+takes the slopes of ``crown``. One step is one program: the bounds, their gradient in the slopes, and the update. The
+slopes are those of the walk from the output, or also those of walks that bound neurons inside (:mod:`.optimized`). Xu
+et al., Fast and Complete: Enabling Complete Neural Network Verification with Rapid and Massively Parallel Incomplete
 Verifiers, 2021, section 3.1; Adam by Kingma and Ba, 2015.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from boundflow_core.derivative import gradient_program
 from boundflow_core.extension import SpecRows
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.primal import Node, PrimalGraph
+from boundflow_core.ir.primal import Node
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import SymDim
 from boundflow_core.planner.rewrite import inline
 from boundflow_core.runner import ProgramRunner
-from boundflow_core.workshop import REGIONS, ROWS, Progress, Recipe, Workshop
-from boundflow_crown.ascent import BETA1, BETA2, OPTIONS, ascend, settings_of
+from boundflow_core.workshop import Progress, Recipe, Workshop
+from boundflow_crown.ascent import OPTIONS, ascend, settings_of
 from boundflow_crown.bounds import least
 from boundflow_crown.layers import inputs_of, interval_states, known_bounds
+from boundflow_crown.optimized import job_of, optimized
 from boundflow_crown.options import check_choices
-from boundflow_crown.output import both_sides, intersected, output_start
+from boundflow_crown.output import both_sides, intersected, output_front, output_start
 from boundflow_crown.recipe import crown, inside
 from boundflow_crown.relax import RELAXATIONS
-from boundflow_crown.relax.piecewise import SLOPE_RANGES
+from boundflow_crown.slopes import SLOPES, allowed, at_rest, constants_of, has_slopes, planning_of_steps, updated
 from boundflow_interval import Interval
 
-__all__ = ["ALPHA_OPTIONS", "EMPTY", "SLOPES", "allowed", "alpha_crown", "constants_of", "has_slopes", "updated"]
-
-# The group of inputs that change from step to step.
-SLOPES = "slopes"
-
-# Adam's second moment to begin with: nothing, but no zero, since roots of numbers next to zero take much longer.
-EMPTY = 1e-30
+__all__ = ["ALPHA_OPTIONS", "alpha_crown"]
 
 ALPHA_OPTIONS: Mapping[str, Any] = {**OPTIONS, "intermediate": "fixed"}
 
@@ -52,16 +44,20 @@ def alpha_crown(workshop: Workshop) -> Recipe:
     nodes = tuple(n for n in workshop.graph.nodes if has_slopes(workshop.graph, n) and n.inputs[0] in values.names)
     if not nodes:
         return crown(workshop)
+    main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
+    if workshop.options["intermediate"] == "optimized":
+        job = job_of(workshop, values, nodes)
+        if job.layers:
+            return optimized(job, main)
     # Rows that are mirrored cannot be cut along their number.
     begin = workshop.runner("alpha start", lambda b: _start_program(workshop, b, nodes), cuts=("B",))
     step = ProgramRunner(
         lambda: _step_program(workshop, nodes, values.names),
-        _planning(workshop),
+        planning_of_steps(workshop),
         workshop.stats,
         cuts=("B",),
         varying=(SLOPES,),
     )
-    main = workshop.runner("alpha-crown", lambda b: _result_program(workshop, b, values.names), cuts=("B",))
 
     def run(inputs: Mapping[str, Any], progress: Progress | None) -> Mapping[str, Any]:
         found = values.find(inputs, None)
@@ -69,43 +65,18 @@ def alpha_crown(workshop: Workshop) -> Recipe:
         start = begin(inputs_of(begin, given))
         count = next(iter(start.values())).shape[1]
         rows = slice(count // 2 if both else count)
-        best = ascend(step, start, given, settings, rows=rows, progress=progress)
+        best, _ = ascend(step, start, given, settings, rows=rows, progress=progress)
         results = main(inputs_of(main, {**given, "least": best}))
         return {**found, **results}
 
     return Recipe(main, run, takes=values.names, others=(begin, step))
 
 
-def has_slopes(graph: PrimalGraph, node: Node) -> bool:
-    """Whether the slope of the node's lower line can be chosen."""
-    if node.op == "leaky_relu":
-        return bool(np.all(graph.constants[node.inputs[1]].numpy() <= 1))
-    return node.op in SLOPE_RANGES
-
-
-def _planning(workshop: Workshop) -> Any:
-    """Steps are never asked for twice with the same slopes, so there is nothing to keep."""
-    assert workshop.planning is not None
-    return replace(workshop.planning, cache=None)
-
-
 # -- programs ---------------------------------------------------------------------------------------------------------
 
 
-def _front(workshop: Workshop) -> tuple[Any, Any]:
-    """Front axes of the output's rows, where both sides are wanted of their negatives too."""
-    times = 2 if both_sides(workshop) else 1
-    if workshop.spec is None:
-        outputs = 1
-        for dim in workshop.graph.output_type.shape:
-            assert isinstance(dim, int)
-            outputs *= dim
-        return REGIONS, times * outputs
-    return REGIONS, SymDim(times, ROWS.symbols)
-
-
 def _alpha_shape(workshop: Workshop, node: Node) -> tuple[Any, ...]:
-    return (*_front(workshop), *node.type.shape)
+    return (*output_front(workshop), *node.type.shape)
 
 
 def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> dict[str, Value]:
@@ -115,21 +86,15 @@ def _start_program(workshop: Workshop, b: Builder, nodes: tuple[Node, ...]) -> d
     out: dict[str, Value] = {}
     for node in nodes:
         with b.origin(node.name):
-            constants = constants_of(workshop, b, node)
+            constants = constants_of(b, workshop.graph, node)
             lines = RELAXATIONS[node.op](b, states[node.inputs[0]], node.attrs, constants, workshop.options)
             slope = lines.lower_slope
             shape = _alpha_shape(workshop, node)
             rows = b.reshape(slope, (slope.shape[0], 1, *slope.shape[1:]))
-            out[f"alpha:{node.name}"] = b.broadcast(rows, shape)
-            out[f"alpha first:{node.name}"] = b.broadcast(b.constant(0.0), shape)
-            out[f"alpha second:{node.name}"] = b.broadcast(b.constant(EMPTY), shape)
+            out |= at_rest(b, "alpha", node.name, b.broadcast(rows, shape))
     if spec is not None:  # the number of rows is read off the specification
         out["C"] = spec.C
     return out
-
-
-def constants_of(workshop: Workshop, b: Builder, node: Node) -> tuple[Value, ...]:
-    return tuple(b.constant(workshop.graph.constants[name]) for name in node.inputs[1:])
 
 
 def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str, ...]) -> BoundProgram:
@@ -151,7 +116,7 @@ def _bounds_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[st
             start,
             states,
             workshop.options,
-            slopes,
+            lambda ctx: slopes.get(ctx.node.name),
             both=both_sides(workshop),
         )
         return {"least": found}
@@ -175,34 +140,16 @@ def _step_program(workshop: Workshop, nodes: tuple[Node, ...], names: tuple[str,
         for node in nodes:
             operand = node.inputs[0]
             bounds = Interval(given[f"lower:{operand}"], given[f"upper:{operand}"])
-            given[f"alpha:{node.name}"] = allowed(workshop, b, node, bounds, given[f"alpha:{node.name}"])
+            given[f"alpha:{node.name}"] = allowed(b, workshop.graph, node, bounds, given[f"alpha:{node.name}"])
         found = inline(b, gradient, given)
         rate, tiny = b.input("rate", (), group=SLOPES), b.input("tiny", (), group=SLOPES)
         out = {"least": found["least"]}
         for node in nodes:
-            alpha, grad = given[f"alpha:{node.name}"], found[f"grad:alpha:{node.name}"]
-            out |= updated(b, "alpha", node.name, alpha, grad, rate, tiny)
+            name = f"alpha:{node.name}"
+            out |= updated(b, "alpha", node.name, given[name], found[f"grad:{name}"], rate, tiny)
         return out
 
     return workshop.write("alpha step", write)
-
-
-def allowed(workshop: Workshop, b: Builder, node: Node, bounds: Interval, slope: Value) -> Value:
-    """Slopes [B, S, *value] brought to the nearest that are sound for bounds [B, *value] of the node's operand."""
-    found = SLOPE_RANGES[node.op](b, bounds, constants_of(workshop, b, node))
-    low, high = (b.reshape(x, (x.shape[0], 1, *x.shape[1:])) for x in (found.lower, found.upper))
-    return b.minimum(b.maximum(slope, low), high)
-
-
-def updated(b: Builder, kind: str, name: str, value: Value, grad: Value, rate: Value, tiny: Value) -> dict[str, Value]:
-    """``value`` after Adam's update, upwards, as ``KIND:NAME``, and its moments, ``KIND first:NAME`` and so on."""
-    first = b.input(f"{kind} first:{name}", value.shape, group=SLOPES) * BETA1 + grad
-    second = b.input(f"{kind} second:{name}", value.shape, group=SLOPES) * BETA2 + grad * grad
-    return {
-        f"{kind}:{name}": value + first * rate / (b.sqrt(second) + tiny),
-        f"{kind} first:{name}": first,
-        f"{kind} second:{name}": second,
-    }
 
 
 def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> Mapping[str, Value]:
@@ -211,7 +158,7 @@ def _result_program(workshop: Workshop, b: Builder, names: tuple[str, ...]) -> M
     states: Mapping[str, Interval] = interval_states(workshop, b, known) if workshop.options["intersect"] else known
     spec: SpecRows | None = workshop.spec_rows(b)
     start = output_start(b, workshop.graph, spec, region.lower.shape[0])
-    found = b.input("least", _front(workshop), group=SLOPES)
+    found = b.input("least", output_front(workshop), group=SLOPES)
     if not both_sides(workshop):
         return intersected(workshop, b, spec, states, found, None)
     lower, negated = start.layout.halves(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,10 @@ def ascend(
     settings: Settings,
     *,
     rows: slice,
+    wanted: Collection[str] = (),
     progress: Progress | None = None,
-) -> Any:
-    """The best bounds [B, rows] of all steps.
+) -> tuple[Any, dict[str, Any]]:
+    """The best bounds [B, rows] of all steps, and ``wanted`` of the last state, which is that of the last batch.
 
     A region that is decided keeps what it has, whatever the others do. Once many are, the rest goes on as a smaller
     batch, of a size that is a power of two, so that few sizes are planned for.
@@ -83,13 +84,14 @@ def ascend(
         start: the first state, or more.
         given: further inputs.
         rows: those that must exceed ``settings.stop``.
+        wanted: names of what is wanted of the last state.
     """
     batched = {value.name for value in step.program.inputs if value.shape[:1] == (REGIONS,)}
     taken = {value.name for value in step.program.inputs}
     carried = {name: name for name in step.program.outputs if name in taken}
     fixed = {name: array for name, array in given.items() if name in taken}
     state = {name: _detached(array) for name, array in start.items() if name in carried}
-    best, batch, number, finished = None, _Batch(), 0, False
+    best, last, batch, number, finished = None, dict[str, Any](), _Batch(), 0, False
     while not finished:
         with step.loop({**fixed, **state}, carried) as loop:
             keep = None
@@ -104,10 +106,11 @@ def ascend(
                 if settings.stop is not None and not finished:
                     keep = batch.settle(best[:, rows] > settings.stop)
                     finished = batch.finished
+            last = loop.state(wanted) if finished else {}
             if keep is not None:
                 state = {name: array[keep] for name, array in loop.state().items()}
                 fixed = {name: array[like(keep, array)] if name in batched else array for name, array in fixed.items()}
-    return best
+    return best, last
 
 
 @dataclass

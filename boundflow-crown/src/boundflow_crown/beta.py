@@ -22,9 +22,9 @@ from boundflow_core.regions import Box
 from boundflow_core.runner import Planning, ProgramRunner, RunStats
 from boundflow_core.splits import SplitState
 from boundflow_core.workshop import check_options, make_workshop
-from boundflow_crown.alpha import EMPTY, SLOPES
 from boundflow_crown.ascent import Settings
 from boundflow_crown.beta_programs import beta_programs
+from boundflow_crown.slopes import EMPTY, SLOPES
 
 __all__ = ["BetaCrown", "Optimised", "Subproblems"]
 

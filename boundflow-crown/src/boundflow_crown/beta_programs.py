@@ -20,12 +20,12 @@ from boundflow_core.ir.program import BoundProgram, Value
 from boundflow_core.ir.types import Dim
 from boundflow_core.planner.rewrite import inline
 from boundflow_core.workshop import REGIONS, ROWS, Workshop, no_nan
-from boundflow_crown.alpha import SLOPES, allowed, constants_of, has_slopes, updated
 from boundflow_crown.bounds import least
 from boundflow_crown.domain import relaxed_operands
 from boundflow_crown.layers import known_bounds
 from boundflow_crown.output import output_start
 from boundflow_crown.relax import RELAXATIONS
+from boundflow_crown.slopes import SLOPES, allowed, constants_of, has_slopes, updated
 from boundflow_interval import Interval
 
 __all__ = ["BetaPrograms", "beta_programs"]
@@ -99,7 +99,7 @@ def _start(workshop: Workshop, b: Builder, nodes: Sequence[Node]) -> dict[str, V
         name = node.inputs[0]
         if f"alpha:{name}" not in out:
             with b.origin(node.name):
-                constants = constants_of(workshop, b, node)
+                constants = constants_of(b, workshop.graph, node)
                 lines = RELAXATIONS[node.op](b, states[name], node.attrs, constants, workshop.options)
             out[f"alpha:{name}"] = lines.lower_slope
     return out
@@ -127,7 +127,7 @@ def _least(
         extra[name] = (b.maximum(beta, 0.0) if clamped else beta) * b.reshape(push, (REGIONS, 1, *push.shape[1:]))
         for node in nodes:
             if node.inputs[0] == name:
-                slopes[node.name] = allowed(workshop, b, node, states[name], alpha) if clamped else alpha
+                slopes[node.name] = allowed(b, workshop.graph, node, states[name], alpha) if clamped else alpha
     start = output_start(b, workshop.graph, spec, region.lower.shape[0])
     rules = workshop.rules["linear"]
     return least(
@@ -138,7 +138,7 @@ def _least(
         start,
         states,
         workshop.options,
-        slopes,
+        lambda ctx: slopes.get(ctx.node.name),
         both=False,
         extra=extra,
         seen=seen,
@@ -164,7 +164,7 @@ def _step(workshop: Workshop, names: tuple[str, ...], nodes: Sequence[Node]) -> 
             name = node.inputs[0]
             if single:
                 bounds = Interval(given[f"lower:{name}"], given[f"upper:{name}"])
-                given[f"alpha:{name}"] = allowed(workshop, b, node, bounds, given[f"alpha:{name}"])
+                given[f"alpha:{name}"] = allowed(b, workshop.graph, node, bounds, given[f"alpha:{name}"])
         for name in values:
             given[f"beta:{name}"] = b.maximum(given[f"beta:{name}"], 0.0)
         found = inline(b, gradient, given)

@@ -12,7 +12,7 @@ from boundflow_crown.composites import CONCRETIZE_BALL, CONCRETIZE_BOX
 from boundflow_crown.domain import RULES, is_relaxed
 from boundflow_crown.rows import Rows
 from boundflow_crown.rules.windowed import WINDOW_RULES
-from boundflow_crown.walk import BackwardRule, Start, walk_back
+from boundflow_crown.walk import BackwardRule, SlopeChoice, Start, relaxation_slopes, walk_back
 from boundflow_crown.windows import WindowRows
 from boundflow_interval import Interval
 
@@ -46,7 +46,7 @@ def least(
     start: Start,
     intervals: Mapping[str, Interval],
     options: Mapping[str, Any],
-    slopes: Mapping[str, Value] | None = None,
+    slopes: SlopeChoice = relaxation_slopes,
     *,
     both: bool = True,
     extra: Mapping[str, Value] | None = None,

@@ -10,9 +10,10 @@ from boundflow_core.derivative.support import Gradients, fitted
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Composite, Op, Value
 from boundflow_core.ir.types import Attrs, size
+from boundflow_crown.crossing import settled
 from boundflow_crown.window_composites import GATHER_WINDOWS, SCATTER_WINDOWS
 
-__all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE"]
+__all__ = ["BACKSUBSTITUTE", "COMPOSITES", "CONCRETIZE_BALL", "CONCRETIZE_BOX", "RELU_BACKSUBSTITUTE", "TIGHTEN"]
 
 
 def _sum(b: Builder, x: Value, kept: int) -> Value:
@@ -138,6 +139,30 @@ def _concretize_box_derivative(
     ]
 
 
+def _tighten(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple[Value, ...]:
+    lower, upper, old_lower, old_upper = inputs
+    lower, upper = b.where(lower > old_lower, lower, old_lower), b.where(upper < old_upper, upper, old_upper)
+    return settled(b, lower, upper)
+
+
+def _tighten_derivative(
+    b: Builder, op: Op, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value | None]
+) -> Gradients:
+    """All to the new bounds, also where the old ones are as good or better: a way to get better than these is wanted.
+    An undefined gradient, of relaxations of infinite bounds, is none."""
+
+    def defined(grad: Value | None) -> Value | None:
+        return None if grad is None else b.where(b.compare(grad, grad, "eq"), grad, 0.0)
+
+    return [defined(grads[0]), defined(grads[1]), None, None]
+
+
+TIGHTEN = Composite(
+    "tighten",
+    "bounds [R] intersected with old ones, in order; gradients go to the new ones",
+    _tighten,
+    _tighten_derivative,
+)
 BACKSUBSTITUTE = Composite(
     "backsubstitute",
     "rows A [*front, *s] through lines: (A+ lower_slope + A- upper_slope, sum A+ lower_bias + A- upper_bias)",
@@ -162,4 +187,12 @@ CONCRETIZE_BALL = Composite(
     _concretize_ball,
 )
 
-COMPOSITES = (BACKSUBSTITUTE, RELU_BACKSUBSTITUTE, CONCRETIZE_BOX, CONCRETIZE_BALL, GATHER_WINDOWS, SCATTER_WINDOWS)
+COMPOSITES = (
+    BACKSUBSTITUTE,
+    RELU_BACKSUBSTITUTE,
+    CONCRETIZE_BOX,
+    CONCRETIZE_BALL,
+    GATHER_WINDOWS,
+    SCATTER_WINDOWS,
+    TIGHTEN,
+)

@@ -26,6 +26,7 @@ from boundflow_interval import Interval
 
 __all__ = [
     "Layer",
+    "ancestors",
     "defined",
     "inputs_of",
     "interval_states",
@@ -77,7 +78,7 @@ def layers_of(workshop: Workshop) -> tuple[Layer, ...]:
 
 def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> Layer:
     graph = workshop.graph
-    known = tuple(other for other in names if other != name and other in _ancestors(graph, name))
+    known = tuple(other for other in names if other != name and other in ancestors(graph, name))
     users = [node.op for node in graph.users(name)]
     refined = bool(known) or workshop.ball is not None  # whatever lies between ball and value, the walk knows the ball
     return Layer(
@@ -91,7 +92,8 @@ def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> Layer:
     )
 
 
-def _ancestors(graph: PrimalGraph, name: str) -> set[str]:
+def ancestors(graph: PrimalGraph, name: str) -> set[str]:
+    """Names of all values that ``name`` is computed from."""
     found: set[str] = set()
     stack = [name]
     while stack:

@@ -14,18 +14,14 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-import numpy as np
-
-from boundflow_core.arrays import device_of, is_torch, like
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.constants import frozen
 from boundflow_core.ir.program import Value
-from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.runner import ProgramRunner
 from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Workshop
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.layers import Layer, defined, inputs_of, neuron_start, tightened
+from boundflow_crown.picking import pick, room_symbol, slot_numbers, slots_key
 from boundflow_crown.pieces import PIECE_ROWS, padded_count, rows_of_piece
 from boundflow_crown.rows import Rows
 from boundflow_interval import Interval
@@ -74,33 +70,19 @@ def _refined(
     one: Workshop, b: Builder, layer: Layer, region: Interval, known: Mapping[str, Interval], old: Interval
 ) -> tuple[Interval, Value]:
     """Bounds of the layer's value from those by intervals, and the number [1] of undecided neurons."""
-    count, row = layer.neurons, SymDim.of(f"R:{layer.name}")
-    slots = b.input(f"slots:{layer.name}", (row,), DType.INT64, group="choice")
-    lower, upper = b.reshape(old.lower, (count,)), b.reshape(old.upper, (count,))
+    lower, upper = (b.reshape(side, (layer.neurons,)) for side in (old.lower, old.upper))
     with b.origin(layer.name):
-        loose = _loose(b, layer, lower, upper, every=one.options["refine"] == "all")
-        so_far = b.running_count(loose)
-        neuron = b.first_reaching(so_far, slots)
-    layout = Rows(b, (1, row))
-    start = neuron_start(b, one.graph, layer.name, neuron, layout)
+        picked = pick(b, layer, Interval(lower, upper), every=one.options["refine"] == "all")
+    layout = Rows(b, (1, room_symbol(layer)))
+    start = neuron_start(b, one.graph, layer.name, picked.neuron, layout)
     low, high = bound_rows(b, one.graph, one.rules["linear"], region, start, known, one.options)
     assert high is not None
     with b.origin(layer.name):
-        slot = b.first_reaching(slots, so_far)
-        low, high = (b.gather_rows(b.reshape(side, (row,)), slot) for side in (low, high))
+        low, high = (picked.spread(b.reshape(side, (room_symbol(layer),))) for side in (low, high))
         low, high = tightened(b, Interval(lower, upper) if one.options["intersect"] else None, low, high)
-        low, high = b.where(loose, low, lower), b.where(loose, high, upper)
+        low, high = b.where(picked.loose, low, lower), b.where(picked.loose, high, upper)
         shape = (1, *layer.shape)
-        return Interval(b.reshape(low, shape), b.reshape(high, shape)), b.slice(so_far, (count - 1,), (count,), (1,))
-
-
-def _loose(b: Builder, layer: Layer, lower: Value, upper: Value, *, every: bool) -> Value:
-    """Which neurons a relaxation would loosen [n]."""
-    if every:
-        return b.constant(frozen(np.ones(layer.neurons, dtype=np.bool_)))
-    if layer.hinged:
-        return b.minimum(lower < 0.0, upper > 0.0)
-    return b.where(lower >= upper, 0.0, 1.0) > 0.5  # undefined bounds are loose ones
+        return Interval(b.reshape(low, shape), b.reshape(high, shape)), picked.count()
 
 
 class Rooms:
@@ -187,7 +169,7 @@ class OneRun:
 
     def _slots_for(self, room: int, sample: Any) -> Any:
         """1..``room``, an array of the kind of ``sample``."""
-        key = (room, device_of(sample) if is_torch(sample) else "")
+        key = slots_key(room, sample)
         if key not in self._slots:
-            self._slots[key] = like(np.arange(1, room + 1), sample)
+            self._slots[key] = slot_numbers(room, sample)
         return self._slots[key]

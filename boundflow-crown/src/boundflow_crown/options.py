@@ -14,13 +14,14 @@ __all__ = ["CHOICES", "check_choices"]
 # intersect: whether bounds are intersected with those of intervals.
 # side: whether the output's upper bounds are walked for too, or its lower ones alone.
 # refine: which neurons get a backward pass of their own: those whose relaxation would lose something, or all.
-# intermediate: whose slopes are optimised; "fixed": those of the walk from the output, bounds inside stay as they are.
+# intermediate: whose slopes are optimised; "fixed": those of the walk from the output, bounds inside stay as they
+# are; "optimized": those of the walks that bound undecided neurons inside, too.
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "slope": tuple(SLOPES),
     "intersect": (True, False),
     "side": ("both", "lower"),
     "refine": ("unstable", "all"),
-    "intermediate": ("fixed",),
+    "intermediate": ("fixed", "optimized"),
 }
 
 

@@ -11,14 +11,14 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Dim, concrete_shape, size
-from boundflow_core.workshop import Workshop, no_nan
+from boundflow_core.workshop import ROWS, Workshop, no_nan
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.crossing import settled
 from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
 from boundflow_interval import Interval, apply_rows, fold_rows
 
-__all__ = ["both_sides", "intersected", "output_bounds", "output_start"]
+__all__ = ["both_sides", "intersected", "output_bounds", "output_front", "output_start"]
 
 
 def output_bounds(workshop: Workshop, b: Builder, region: Interval, states: Mapping[str, Interval]) -> dict[str, Value]:
@@ -66,6 +66,15 @@ def intersected(
 def both_sides(workshop: Workshop) -> bool:
     """Whether upper bounds of the output are walked for too."""
     return bool(workshop.options["side"] == "both")
+
+
+def output_front(workshop: Workshop) -> tuple[Dim, Dim]:
+    """Front axes of the output's rows, where both sides are wanted of their negatives too."""
+    times = 2 if both_sides(workshop) else 1
+    if workshop.spec is None:
+        outputs = size(workshop.graph.output_type.shape)
+        return workshop.regions, times * outputs
+    return workshop.regions, times * ROWS
 
 
 def output_start(b: Builder, graph: PrimalGraph, spec: SpecRows | None, batch: Dim) -> Start:

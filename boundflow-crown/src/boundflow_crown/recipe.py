@@ -23,6 +23,7 @@ from boundflow_crown.layers import Layer, inputs_of, interval_states, known_boun
 from boundflow_crown.one_run import Finish, OneRun
 from boundflow_crown.options import check_choices
 from boundflow_crown.output import output_bounds
+from boundflow_crown.picking import is_loose
 from boundflow_crown.pieces import in_pieces, rows_of_piece
 
 __all__ = ["Inside", "crown", "inside"]
@@ -37,11 +38,13 @@ class Inside:
         find: ``find(inputs, progress) -> found``: their bounds ``lower:NAME``, ``upper:NAME``, those among the inputs
             taken as they are; and further results where one program gave all of them.
         one: the program that gives them at once, where there is one.
+        layers: the values of ``names`` with the programs that bound them.
     """
 
     names: tuple[str, ...]
     find: Callable[[Mapping[str, Any], Progress | None], dict[str, Any]]
     one: OneRun | None
+    layers: tuple[Layer, ...]
 
 
 def inside(workshop: Workshop, finish: Finish | None = None) -> Inside:
@@ -86,7 +89,7 @@ def inside(workshop: Workshop, finish: Finish | None = None) -> Inside:
         one.learn(counts)
         return found
 
-    return Inside(names, find, one)
+    return Inside(names, find, one, layers)
 
 
 def _digest(inputs: Mapping[str, Any]) -> str:
@@ -131,7 +134,7 @@ def _bounds_of(layer: Layer, given: Mapping[str, Any], *, intersect: bool, every
         return lower, upper, 0
     batch = lower.shape[0]
     flat_lower, flat_upper = lower.reshape(batch, -1), upper.reshape(batch, -1)
-    loose = (flat_lower < 0) & (flat_upper > 0) if layer.hinged else ~(flat_lower >= flat_upper)
+    loose = is_loose(flat_lower, flat_upper, hinged=layer.hinged)
     region, neuron = nonzero(loose | True if every else loose)
     if len(neuron) == 0:
         return lower, upper, 0

@@ -20,7 +20,7 @@ from boundflow_crown.rows import Rows
 from boundflow_crown.windows import FULL_MAP_SHARE, Window, WindowRows, as_maps, as_window, joined
 from boundflow_interval import Interval
 
-__all__ = ["BackwardContext", "Start", "Step", "walk_back"]
+__all__ = ["BackwardContext", "SlopeChoice", "Start", "Step", "relaxation_slopes", "walk_back"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class BackwardContext:
         rows: the layout of the rows.
         intervals: bounds of every value that a relaxation may ask for, by name.
         options: options of the method ("slope").
-        slopes: slopes of lower lines, by the node's name, one per row: [*front, *sample] of the layout ``rows``.
-            Whoever gives them keeps them to what is sound for the neuron's bounds.
+        slopes: gives each row's slopes of the node's lower lines, [*front, *sample] of the layout ``rows``, or None for
+            those of the relaxation. Whoever gives them keeps them to what is sound for the neuron's bounds.
     """
 
     b: Builder
@@ -50,7 +50,7 @@ class BackwardContext:
     rows: Rows | WindowRows
     intervals: Mapping[str, Interval]
     options: Mapping[str, Any]
-    slopes: Mapping[str, Value] = field(default_factory=dict)
+    slopes: SlopeChoice
 
     @property
     def attrs(self) -> Attrs:
@@ -72,11 +72,18 @@ class BackwardContext:
         return self.intervals[self.node.inputs[number]]
 
 
+# choice(context) -> slopes of lower lines, or None
+SlopeChoice = Callable[[BackwardContext], "Value | None"]
+
 # rule(context, rows on the result [*front, *result]) -> Step
 BackwardRule = Callable[[BackwardContext, Value], Step]
 
 # rule(context, windows on the result) -> Step, or None where full maps are wanted
 WindowRule = Callable[[BackwardContext, Window], "Step | None"]
+
+
+def relaxation_slopes(context: BackwardContext) -> None:
+    """Those that relaxations choose."""
 
 
 @dataclass
@@ -145,7 +152,7 @@ def walk_back(
     options: Mapping[str, Any],
     *,
     both: bool,
-    slopes: Mapping[str, Value] | None = None,
+    slopes: SlopeChoice = relaxation_slopes,
     extra: Mapping[str, Value] | None = None,
     seen: dict[str, Value] | None = None,
     windowed: Mapping[str, WindowRule] | None = None,
@@ -176,7 +183,7 @@ def walk_back(
                 pending.mirror()
             if extra is not None and node.output in extra:
                 pending.add(node.output, extra[node.output])
-        context = BackwardContext(b, graph, node, pending.rows, intervals, options, slopes or {})
+        context = BackwardContext(b, graph, node, pending.rows, intervals, options, slopes)
         state, step = pending.at.pop(node.output), None
         if isinstance(state, Window):
             extent = pending.extent(node.output)

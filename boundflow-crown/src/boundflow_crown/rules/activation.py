@@ -48,7 +48,7 @@ def relaxed(relaxation: Relaxation) -> BackwardRule:
     def rule(ctx: BackwardContext, rows: Value) -> Step:
         constants = tuple(ctx.constant(number) for number in range(1, len(ctx.node.inputs)))
         lines = relaxation(ctx.b, ctx.interval(0), ctx.attrs, constants, ctx.options)
-        below, bias = substitute(ctx, rows, lines, ctx.slopes.get(ctx.node.name))
+        below, bias = substitute(ctx, rows, lines, ctx.slopes(ctx))
         return Step({0: below}, bias)
 
     return rule

@@ -13,7 +13,7 @@ from boundflow_core.ir.types import Attrs, concrete_shape, size
 from boundflow_crown.relax import RELAXATIONS
 from boundflow_crown.rows import Rows
 from boundflow_crown.rules.activation import relaxed
-from boundflow_crown.walk import BackwardContext, BackwardRule, Step
+from boundflow_crown.walk import BackwardContext, BackwardRule, Step, relaxation_slopes
 from boundflow_crown.windows import Window, WindowRows, as_window, cleaned, spread
 
 __all__ = ["WINDOW_RULES"]
@@ -97,8 +97,9 @@ def elementwise(rule: BackwardRule) -> WindowRule:
     """The rule of an activation on windows, whose lines are zero outside of the map."""
 
     def windowed(ctx: BackwardContext, window: Window) -> Step | None:
-        if ctx.node.name in ctx.slopes:
-            return None
+        constants = (ctx.constant(number) for number in range(1, len(ctx.node.inputs)))
+        if ctx.slopes is not relaxation_slopes and any(size(constant.shape) != 1 for constant in constants):
+            return None  # what slopes are kept to would have to be cut out along with the windows
         value, layout = as_window(window, _rows(ctx))
         step = rule(replace(ctx, rows=layout), layout.split(value))
         below = step.rows[0]
