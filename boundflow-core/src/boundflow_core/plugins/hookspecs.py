@@ -70,7 +70,7 @@ __all__ = [
     "hookimpl",
 ]
 
-BOUNDFLOW_API = (1, 1)
+BOUNDFLOW_API = (1, 2)
 """Version (major, minor) of the hooks below and of the types that they return.
 
 The minor number grows when something is added, the major one when something that plugins rely on changes. A plugin is
@@ -178,11 +178,15 @@ def boundflow_register_lowerings() -> Iterable[LoweringStrategy]:
     """Ways in which an executor, also somebody else's, can run an operation.
 
     The planner asks each strategy of the executor for each operation, takes the one of the smallest estimate, and
-    records why (``run.plan.lowering``, ``boundflow plan``)::
+    records why (``run.plan.lowering``, ``boundflow plan``). For the executors ``reference`` and ``torch`` a strategy
+    brings its code, for those that compile, the executor knows what to do with it by its name::
+
+        def kernel(op):
+            return lambda x, weight: np.maximum(x @ weight, 0)
 
         @hookimpl
         def boundflow_register_lowerings():
-            return [LoweringStrategy("call_tir", "generated code", "tvm", unavailable, supports, estimate)]
+            return [LoweringStrategy("fused", "one product", "reference", unavailable, supports, estimate, kernel)]
     """
     raise NotImplementedError
 
