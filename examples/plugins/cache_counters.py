@@ -1,6 +1,6 @@
-"""An observer of the cache of bounds: counts hits, misses, stores and evictions, and writes them to a file at exit.
+"""An observer of the cache of bounds: counts hits, misses, stores and evictions.
 
-    BOUNDFLOW_CACHE_COUNTERS=counters.json python my_search.py
+They are written to the file that BOUNDFLOW_CACHE_COUNTERS names, when the process ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A lowering: code of one's own for one composite, on an executor that somebody else brings.
 
 ``interval_matmul`` is the interval product of boundflow-interval. Without a kernel the executor ``reference`` runs its
-decomposition of nine primitives; this one computes ``c W^T + b`` and ``r |W|^T`` with two products, into one array each.
+decomposition into primitives; this one computes ``c W^T + b`` and ``r |W|^T``.
 """
 
 from __future__ import annotations

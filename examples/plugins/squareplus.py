@@ -26,7 +26,7 @@ def f(b: Builder, x: Value) -> Value:
 
 
 # The operator: its meaning is tensor code. `lead` is the number of batch axes, which nothing elementwise cares about.
-SQUAREPLUS = PrimalOp("squareplus", ("x",), "(x + sqrt(x^2 + 4)) / 2", lambda b, attrs, lead, x: f(b, x), elementwise=True)
+SQUAREPLUS = PrimalOp("squareplus", ("x",), "squareplus", lambda b, attrs, lead, x: f(b, x), elementwise=True)
 
 
 def interval_rule(ctx: RuleContext, x: Any) -> Any:

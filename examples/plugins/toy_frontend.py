@@ -1,9 +1,13 @@
-"""A frontend: networks from files of a format of one's own, here `.toy`, one layer a line.
+"""A frontend: networks from files of a format of one's own.
+
+Here it is `.toy`, one layer a line:
 
     input 2
     linear 1 -1 0.5 ; 2 0 1     # a row of weights and its bias for each output
     relu
     linear 1 1 0
+
+is a network of two inputs and one output.
 """
 
 from __future__ import annotations
@@ -30,22 +34,23 @@ def accepts(source: Any) -> bool:
 
 def load(path: str | os.PathLike[str]) -> PrimalGraph:
     """Reads a file; LoadError names file and line of what makes no sense."""
-    lines = [line.partition("#")[0].split(None, 1) for line in Path(path).read_text().splitlines()]
     number = 0
     try:
-        number, (word, size) = next((at, line) for at, line in enumerate(lines, 1) if line)
+        text = Path(path).read_text()
+        lines = [(at, line.partition("#")[0].split(None, 1)) for at, line in enumerate(text.splitlines(), 1)]
+        (number, (word, size)), *layers = [(at, words) for at, words in lines if words]
         if word != "input":
             raise ValueError("the first line must be `input N`")
         g = PrimalBuilder(Path(path).stem, "x", (int(size),))
         x: Any = g.input
-        for number, words in enumerate(lines[number:], number + 1):
-            if words and words[0] == "linear":
+        for number, words in layers:  # noqa: B007 (the line of an error)
+            if words[0] == "linear":
                 rows = np.array([[float(entry) for entry in row.split()] for row in words[1].split(";")])
                 x = g.op("linear", x, rows[:, :-1], rows[:, -1])
-            elif words:
-                x = g.op(words[0].strip(), x)  # relu, tanh...
+            else:
+                x = g.op(words[0], x)  # relu, tanh...
         return normalize(g.finish(x), batch_axis=False)
-    except (ValueError, IndexError, StopIteration, IRError) as error:
+    except (ValueError, IndexError, IRError) as error:
         raise LoadError(f"{path}, line {number}: {error}") from error
 
 

@@ -1,6 +1,6 @@
-"""A branching heuristic: which neurons a search by branch and bound should split, for a whole batch of subproblems.
+"""A branching heuristic: which neurons a search by branch and bound should split.
 
-    boundflow_bab.verify(graph, wanted, boundflow_bab.Options(branching="triangle", split="activation"))
+It scores whole batches of subproblems; ``boundflow_bab.Options(branching="triangle")`` chooses it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Example plugins, installed for the time of a test: the folder is on the path, with metadata as an installer writes them."""
+"""Example plugins, installed for the time of a test: on the path, with metadata as an installer writes them."""
 
 from __future__ import annotations
 

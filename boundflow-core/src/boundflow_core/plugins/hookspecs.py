@@ -90,7 +90,7 @@ def boundflow_register_domains() -> Iterable[Domain]:
     A rule computes no bounds: it writes tensor code with the builder in its context::
 
         def relu(context: RuleContext, x: Interval) -> Interval:
-            return Interval(context.b.relu(x.lower), context.b.relu(x.upper))
+            return Interval(context.b.maximum(x.lower, 0.0), context.b.maximum(x.upper, 0.0))
 
         @hookimpl
         def boundflow_register_domains():
