@@ -90,6 +90,7 @@ def measure(name: str, graph: Any, inputs: NDArray[Any], eps: float, rounds: int
     for number in range(rounds):
         region, spec = calls[number % len(calls)]
         for title, run in runs.items():
+            run(region, spec)  # what the one before has left in the processor's caches is of no use
             started = time.process_time()
             run(region, spec)
             seconds[title].append(time.process_time() - started)

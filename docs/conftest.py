@@ -31,6 +31,17 @@ LANGUAGES = {"python", "shell", "console", "toml", "text"}
 NETWORKS = {"resnet_2b.onnx": "cifar10_resnet/onnx/resnet_2b.onnx"}
 
 
+class Page(Document):
+    """A page with its snippets, lines `--8<-- "FILE"` of mkdocs, put in."""
+
+    def __init__(self, text: str, path: str) -> None:
+        super().__init__(re.sub(r'^--8<-- "(.+)"$', lambda found: snippet(found[1]), text, flags=re.MULTILINE), path)
+
+
+def snippet(name: str) -> str:
+    return (ROOT / "examples" / name).read_text().rstrip()
+
+
 def missing(module: str) -> bool:
     return importlib.util.find_spec(module) is None
 
@@ -124,6 +135,7 @@ def setup(namespace: dict[str, Any]) -> None:
         folder=str(folder),
         before=os.getcwd(),
         no_torch=missing("torch"),
+        no_lirpa=missing("auto_LiRPA"),
         no_tvm=missing("tvm"),
         no_zonotope=missing("boundflow_zonotope"),
         no_benchmarks=not (folder / "resnet_2b.onnx").exists(),
@@ -158,6 +170,7 @@ pytest_collect_file = Sybil(
         CodeBlockParser("toml", parse_toml),
     ],
     patterns=["*.md"],
+    document_types={".md": Page},
     setup=setup,
     teardown=teardown,
 ).pytest()
