@@ -147,11 +147,13 @@ def boundflow_register_frontends() -> Iterable[Frontend]:
 
 @hookspec
 def boundflow_register_property_readers() -> Iterable[PropertyReader]:
-    """Readers of property files (input regions and what the outputs must satisfy), chosen by suffix::
+    """Readers of property files (input regions and what the outputs must satisfy), chosen by suffix.
 
-    @hookimpl
-    def boundflow_register_property_readers():
-        return [PropertyReader("vnnlib", "VNN-LIB 1.0", suffixes=(".vnnlib",), read=read_vnnlib)]
+    Two readers of one suffix are a conflict::
+
+        @hookimpl
+        def boundflow_register_property_readers():
+            return [PropertyReader("vnnlib", "VNN-LIB 1.0", suffixes=(".vnnlib",), read=read_vnnlib)]
     """
     raise NotImplementedError
 
@@ -193,11 +195,13 @@ def boundflow_register_lowerings() -> Iterable[LoweringStrategy]:
 
 @hookspec
 def boundflow_register_passes() -> Iterable[Pass]:
-    """Passes of the planner, program to program, run in the order of their ``rank``::
+    """Passes of the planner, program to program, run in the order of their ``rank``.
 
-    @hookimpl
-    def boundflow_register_passes():
-        return [Pass("merge-matmuls", "two matmuls with one operand become one", rank=50, run=merge_matmuls)]
+    A pass sees every program of every method, and must not change what it computes, but for rounding::
+
+        @hookimpl
+        def boundflow_register_passes():
+            return [Pass("merge-matmuls", "two matmuls with one operand become one", rank=50, run=merge_matmuls)]
     """
     raise NotImplementedError
 
@@ -236,14 +240,16 @@ def boundflow_register_commands() -> Iterable[Command]:
 
 @hookspec
 def boundflow_register_branching() -> Iterable[Branching]:
-    """Heuristics that say which neuron to split in a search by branch and bound, for whole batches of subproblems::
+    """Heuristics that say which neuron to split in a search by branch and bound, for whole batches of subproblems.
 
-    def widest(view: BranchingView):
-        return np.minimum(-view.lower, view.upper)
+    ``boundflow_bab.Options(branching="widest")`` chooses one::
 
-    @hookimpl
-    def boundflow_register_branching():
-        return [Branching("widest", "the neuron whose smaller side is the largest", score=widest)]
+        def widest(view: BranchingView):
+            return np.minimum(-view.lower, view.upper)
+
+        @hookimpl
+        def boundflow_register_branching():
+            return [Branching("widest", "the neuron whose smaller side is the largest", score=widest)]
     """
     raise NotImplementedError
 
