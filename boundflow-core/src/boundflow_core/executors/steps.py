@@ -97,14 +97,16 @@ class StepSession:
             if not storage.buffers[index].planned:
                 self._own.append(self._number[value])
                 continue
-            seen = storage.views[value]
+            seen, shape = storage.views[value], concrete_shape(value.shape, sizes)
+            # An empty part may begin behind the end of what it is a part of.
+            offset = 0 if 0 in shape else concrete_dim(seen.offset, sizes)
             self._slots[self._number[value]] = self._backend.view(
                 self.memory,
                 storage.offsets[index],
                 value,
-                concrete_shape(value.shape, sizes),
+                shape,
                 concrete_shape(seen.strides, sizes),
-                concrete_dim(seen.offset, sizes),
+                offset,
             )
 
     def _load_constants(self, plan: PlanBundle, bound_ops: Mapping[Op, Op]) -> set[Value]:

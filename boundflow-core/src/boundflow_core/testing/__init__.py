@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from boundflow_core.testing.frontend import Sample, check_frontend
     from boundflow_core.testing.laws import ConformanceError
     from boundflow_core.testing.lowering import check_lowering
+    from boundflow_core.testing.mutation import mutated
     from boundflow_core.testing.relaxation import check_lines, check_relaxation
     from boundflow_core.testing.run import check_domain, check_op_rule, op_cases, op_names
 
@@ -46,6 +47,7 @@ _HOMES = {
     "check_op_rule": "run",
     "check_program": "executor",
     "check_relaxation": "relaxation",
+    "mutated": "mutation",
     "op_cases": "run",
     "op_names": "run",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "check_op_rule",
     "check_program",
     "check_relaxation",
+    "mutated",
     "op_cases",
     "op_names",
 ]
