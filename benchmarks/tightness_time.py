@@ -81,7 +81,7 @@ def measure(name: str, graph: Any, inputs: NDArray[Any], eps: float, rounds: int
         title: bf.compile(graph, method=method, executor="torch", cache=False, **options)
         for title, (method, options) in METHODS.items()
     }
-    widths = {title: 0.0 for title in runs}
+    widths = dict.fromkeys(runs, 0.0)
     for region, spec in calls:  # also the first calls, which prepare
         for title, run in runs.items():
             bounds = run(region, spec)
@@ -116,7 +116,7 @@ def draw(found: Sequence[Found], path: Path) -> None:
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "boundflow"  # the same file from the same numbers
-    figure = Figure(figsize=(7.6, 4.2))
+    figure = Figure(figsize=(8.6, 4.2))
     axes = figure.add_subplot()
     markers = dict(zip(METHODS, "osD^v", strict=True))
     for number, network in enumerate(dict.fromkeys(one.network for one in found)):
@@ -124,12 +124,14 @@ def draw(found: Sequence[Found], path: Path) -> None:
         axes.plot([one.seconds for one in of], [one.width for one in of], color=f"C{number}", lw=1, label=network)
         for one in of:
             axes.plot(one.seconds, one.width, markers[one.method], color=f"C{number}", ms=6)
-    networks_legend = axes.legend(loc="lower left", frameon=False, title="network", alignment="left")
+    networks_legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(1.0, 0.0), frameon=False, title="network", alignment="left"
+    )
     axes.add_artist(networks_legend)
-    handles = [
-        axes.plot([], [], marker, color="0.3", ls="none", label=title)[0] for title, marker in markers.items()
-    ]
-    axes.legend(handles=handles, loc="upper right", frameon=False)
+    handles = [axes.plot([], [], marker, color="0.3", ls="none", label=title)[0] for title, marker in markers.items()]
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title="method", alignment="left"
+    )
     axes.set(xscale="log", yscale="log", xlabel="time of a call, ibp = 1", ylabel="mean width, ibp = 1")
     axes.grid(alpha=0.25, which="major")
     axes.spines[["top", "right"]].set_visible(False)

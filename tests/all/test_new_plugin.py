@@ -82,8 +82,8 @@ def records(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def tiny(folder: Path) -> tuple[Path, Path]:
-    """A network of ten neurons, and an input."""
+def tiny(folder: Path) -> Path:
+    """A network of ten neurons."""
     rng = np.random.default_rng(0)
     arrays = {"w1": rng.standard_normal((10, 5)), "b1": rng.standard_normal(10), "w2": rng.standard_normal((3, 10))}
     nodes = [
@@ -100,21 +100,21 @@ def tiny(folder: Path) -> tuple[Path, Path]:
     )
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "tiny.onnx")
-    np.save(folder / "x.npy", np.zeros(5))
-    return folder / "tiny.onnx", folder / "x.npy"
+    return folder / "tiny.onnx"
 
 
 def test_its_method_bounds_a_network_on_every_executor(run: Run, tmp_path: Path, repository_root: Path) -> None:
     """On a benchmark network where there are some; after the test above the domain is installed."""
     if not any(one["name"] == "my-domain" for one in records(run)):
         installed(run, "domain")
-    net, x = tiny(tmp_path)
-    networks = [net]
+    networks = [(tiny(tmp_path), (5,))]
     public = repository_root.parent / "shared" / "benchmarks" / "acasxu" / "onnx" / "ACASXU_run2a_1_1_batch_2000.onnx"
-    networks += [public] if public.is_file() else []
+    networks += [(public, (1, 1, 5))] if public.is_file() else []
     assert len(EXECUTORS) >= 2
-    for network in networks:
-        arguments = ("bound", str(network), "--center", str(x), "--eps", "0.01", "--dtype", "float64", "--json", "-")
+    for network, shape in networks:
+        np.save(tmp_path / "x.npy", np.zeros(shape))
+        region = ("--center", str(tmp_path / "x.npy"), "--eps", "0.01")
+        arguments = ("bound", str(network), *region, "--dtype", "float64", "--json", "-")
         found = {
             (method, executor): json.loads(
                 run("boundflow_core", *arguments, "--method", method, "--executor", executor).stdout
