@@ -3,14 +3,18 @@
 TOOLS := .venv-tools
 TOX := $(TOOLS)/bin/python -m tox
 
-.PHONY: demo test tools clean
+.PHONY: demo test test-all tools clean
 export PYTHON
 
 demo: tools
 	@$(TOX) run -q -e demo
 
+# What fits into 20 minutes on two cores; test-all runs every environment.
 test: tools
 	@$(TOX) run
+
+test-all: tools
+	@$(TOX) run -m every
 
 tools:
 	@sh tools/bootstrap $(TOOLS)

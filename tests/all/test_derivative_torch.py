@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES
-from programs import inputs_for, programs
+from boundflow_core.testing.primitives import CASES
+from boundflow_core.testing.programs import inputs_for, programs
 
 from boundflow_core.builtin import boundflow_register_executors
 from boundflow_core.derivative import gradient_program

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, Case
+from boundflow_core.testing.primitives import CASES, Case
 
 from boundflow_core.executors import torch as torch_executor
 from boundflow_core.executors.torch_kernels import KERNELS

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from boundflow_core.ir.program import BoundProgram
 
 from ..core.loops import check_loop_against_calls
-from ..core.programs import programs
+from boundflow_core.testing.programs import programs
 from ..core.test_loop import PICKS, VARYING
 
 

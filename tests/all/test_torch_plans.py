@@ -14,7 +14,7 @@ from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.program import BoundProgram
 
 from ..core.executors.test_steps import degenerate, with_convolution
-from ..core.programs import inputs_for, programs
+from boundflow_core.testing.programs import inputs_for, programs
 from ..core.running import assert_equal, run, run_once, schedule
 
 SIZES = st.sampled_from([{"B": 1, "S": 1}, {"B": 2, "S": 3}])

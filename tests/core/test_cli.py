@@ -51,7 +51,7 @@ def test_help_lists_the_commands(arguments: tuple[str, ...], capsys: pytest.Capt
         assert f"  {command.name} " in out and command.doc.split()[0] in out
 
 
-@pytest.mark.parametrize("name", ["plugins", "inspect", "bound", "plan", "demo"])
+@pytest.mark.parametrize("name", ["plugins", "inspect", "bound", "plan", "new-plugin", "demo"])
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     out = capsys.readouterr().out

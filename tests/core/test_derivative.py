@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, OF_INDICES
-from programs import B, S, inputs_for, programs
+from boundflow_core.testing.primitives import CASES, OF_INDICES
+from boundflow_core.testing.programs import B, S, inputs_for, programs
 
 from boundflow_core.derivative import RULES, gradient_program
 from boundflow_core.errors import IRError

@@ -117,7 +117,7 @@ def test_core_registers_like_a_plugin_and_first() -> None:
     core = registry.records[0]
     assert (core.distribution, core.status, core.module) == ("boundflow-core", "active", "boundflow_core.builtin")
     assert core.brings["executors"] == ("reference", "torch")
-    assert list(registry.commands) == ["plugins", "inspect", "bound", "plan", "demo"]
+    assert list(registry.commands) == ["plugins", "inspect", "bound", "plan", "new-plugin", "demo"]
 
 
 def test_everything_that_a_plugin_brings_is_registered() -> None:
@@ -322,7 +322,7 @@ def test_implementations_are_validated_against_the_specifications(name: str, fun
         (None, "incompatible", "states no BOUNDFLOW_API"),
         ((0, 9), "incompatible", "upgrade the plugin"),
         ((2, 0), "incompatible", "upgrade boundflow-core"),
-        ((1, 2), "incompatible", "upgrade boundflow-core"),
+        ((BOUNDFLOW_API[0], BOUNDFLOW_API[1] + 1), "incompatible", "upgrade boundflow-core"),
         ("1.0", "incompatible", "pair"),
         ((1, 0, 0), "incompatible", "pair"),
         ((True, 0), "incompatible", "pair"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES
+from boundflow_core.testing.primitives import CASES
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.builder import Builder

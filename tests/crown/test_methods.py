@@ -20,7 +20,7 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.normalize import normalize
 from boundflow_core.plugins import registry
-from boundflow_core.testing import Expectations, check_op_rule, executor_evaluate
+from boundflow_core.testing import Expectations, check_op_rule
 
 Array = NDArray[Any]
 NETWORKS: dict[str, Callable[[int], PrimalGraph]] = {"mlp": small_mlp, "tanh": tanh_net, "residual": residual}
@@ -69,7 +69,7 @@ def equal(one: bf.Bounds, other: bf.Bounds, tolerance: float = 1e-12) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_kit(op: str, method: str) -> None:
     """Not monotone: a smaller region may make another slope the better one."""
-    check_op_rule(op, method, expect=Expectations(monotone=False), examples=12)
+    check_op_rule(op, method, expect=Expectations(monotone=False), executors=(), dtypes=("float64",), examples=12)
 
 
 @methods
@@ -78,15 +78,13 @@ def test_kit(op: str, method: str) -> None:
 def test_kit_with_other_slopes_and_without_intersection(op: str, slope: str, method: str) -> None:
     options = {"slope": slope, "intersect": False}
     expect = Expectations(monotone=False, finite=False)
-    check_op_rule(op, method, expect=expect, options=options, examples=8)
+    check_op_rule(op, method, expect=expect, options=options, executors=(), dtypes=("float64",), examples=8)
 
 
 @methods
-@pytest.mark.parametrize("executor", executors)
 @pytest.mark.parametrize("op", ["linear", "conv2d", "relu", "add", "tanh"])
-def test_kit_in_float32_on_executors(op: str, executor: str, method: str) -> None:
-    run = executor_evaluate(registry().executor(executor))
-    check_op_rule(op, method, evaluate=run, dtype="float32", expect=Expectations(monotone=False), examples=6)
+def test_kit_in_float32_on_executors(op: str, method: str) -> None:
+    check_op_rule(op, method, dtypes=("float32",), expect=Expectations(monotone=False), examples=12)
 
 
 def attacked(graph: PrimalGraph, region: bf.Box, seed: int) -> Array:

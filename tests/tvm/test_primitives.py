@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, Case
+from boundflow_core.testing.primitives import CASES, Case
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.evaluate import bind_symbols, evaluate

@@ -97,6 +97,7 @@ def boundflow_register_commands() -> list[Command]:
         Command("inspect", "Summarize a network, and which methods support it.", _command("inspect")),
         Command("bound", "Compute guaranteed bounds on the outputs of a network.", _command("bound")),
         Command("plan", "Show how bounds would be computed: tasks, memory, caching.", _command("plan")),
+        Command("new-plugin", "Write a distribution with a plugin of one's own.", _command("new_plugin")),
         Command("demo", "Certify two small networks on handwritten digits.", _command("demo")),
     ]
 

@@ -263,6 +263,10 @@ class LoweringStrategy:
             strategy supports are written out in primitives.
         estimate: ``estimate(op, known)``: seconds that it would take with all symbols :data:`TYPICAL_SIZE`; of the
             strategies that support an operation the planner takes the one of the smallest.
+        kernel: for executors that call operation by operation ("reference": on NumPy arrays, "torch": on tensors) the
+            code: ``kernel(op) -> function(*operands) -> result``, for several outputs a tuple, with ``op`` bound to
+            sizes. Results are copied to where the plan wants them. None: the executor has the code itself. A plan that
+            keeps what gradients need takes no strategy with a kernel.
     """
 
     name: str
@@ -271,6 +275,7 @@ class LoweringStrategy:
     unavailable: Callable[[], str | None]
     supports: Callable[[Op, Sequence[bool]], str | None]
     estimate: Callable[[Op, Sequence[bool]], float]
+    kernel: Callable[[Op], Callable[..., Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, OF_INDICES, Case, _conv2d, floats
+from boundflow_core.testing.primitives import CASES, OF_INDICES, Case, conv2d, floats
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.evaluate import evaluate
@@ -227,7 +227,7 @@ def test_a_symbolic_batch_gives_the_same_after_binding(name, data):
 @settings(max_examples=60)
 @given(data=st.data())
 def test_input_gradient_is_the_adjoint_of_the_convolution(data):
-    case = data.draw(_conv2d())
+    case = data.draw(conv2d())
     x, w = case.arrays
     y = evaluate(case.program(), case.inputs)["y"]
     g = data.draw(floats(y.shape))

@@ -9,7 +9,7 @@ from boundflow_core.ir.program import BoundProgram
 from boundflow_core.planner.pipeline import make_plan
 from boundflow_core.planner.plan import PlanBundle
 
-from ..programs import B, S, programs
+from boundflow_core.testing.programs import B, S, programs
 from ..running import executor_of
 
 

@@ -11,7 +11,7 @@ from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import concrete_dim, concrete_shape
 from boundflow_core.planner.views import Strided, contiguous, view_of
 
-from ..programs import B, programs
+from boundflow_core.testing.programs import B, programs
 
 
 @settings(max_examples=200)

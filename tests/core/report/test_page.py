@@ -20,7 +20,7 @@ from boundflow_core.report.page import plan_page
 from boundflow_core.report.svg import arrow_path, element, number, smooth, text
 from boundflow_core.report.timeline import blocks, lanes
 
-from ..programs import programs, write_random
+from boundflow_core.testing.programs import programs, write_random
 from ..running import schedule
 
 VOID = {"meta", "br"}

@@ -68,6 +68,12 @@ class StepSession:
         # The bound program has values of its own; plan and tasks speak of the symbolic ones.
         values, bound_ops = _values(plan.program), dict(zip(plan.program.ops, program.ops, strict=True))
         self._number = {value: slot for slot, value in enumerate(values)}
+        self._brought = {
+            entry.op: entry.lowering.kernel
+            for entries in plan.lowering.entries.values()
+            for entry in entries
+            if entry.lowering.kernel is not None
+        }
         self._slots: Slots = [None] * len(values)
         self._live = [(self._number[v], c, v) for v, c in plan.program.constants.items() if c.is_live]
         self._inputs = [(value, self._number[value]) for value in plan.program.inputs]
@@ -91,14 +97,16 @@ class StepSession:
             if not storage.buffers[index].planned:
                 self._own.append(self._number[value])
                 continue
-            seen = storage.views[value]
+            seen, shape = storage.views[value], concrete_shape(value.shape, sizes)
+            # An empty part may begin behind the end of what it is a part of.
+            offset = 0 if 0 in shape else concrete_dim(seen.offset, sizes)
             self._slots[self._number[value]] = self._backend.view(
                 self.memory,
                 storage.offsets[index],
                 value,
-                concrete_shape(value.shape, sizes),
+                shape,
                 concrete_shape(seen.strides, sizes),
-                concrete_dim(seen.offset, sizes),
+                offset,
             )
 
     def _load_constants(self, plan: PlanBundle, bound_ops: Mapping[Op, Op]) -> set[Value]:
@@ -143,6 +151,8 @@ class StepSession:
 
     def _calls(self, plan: PlanBundle, op: Op, kernel: Kernel, known: set[Value]) -> list[Call]:
         out, storage = op.outputs[0], plan.storage
+        if op in self._brought:
+            return [self._copying(op, kernel, storage)]
         sources, target = self._sources(op), self._target(op)
         if not self._planned:
             return [_allocating(self._slots, kernel, sources, target)]
@@ -159,11 +169,29 @@ class StepSession:
             return [partial(kernel, *(self._slots[slot] for slot in sources), out=self._slots[target])]
         return [_into(self._slots, kernel, sources, self._slots[target])]
 
+    def _copying(self, op: Op, kernel: Kernel, storage: StoragePlan) -> Call:
+        """A call of code that a plugin brings: it may return what it was handed, or another element type."""
+        slots, sources, backend = self._slots, self._sources(op), self._backend
+        targets = [(value, self._number[value], self._is_own(storage, value)) for value in op.outputs]
+
+        def call() -> None:
+            found = kernel(*[slots[slot] for slot in sources])
+            results = found if isinstance(found, tuple) else (found,)
+            for (value, slot, own), array in zip(targets, results, strict=True):
+                if own:
+                    slots[slot] = backend.clone(backend.convert(array, value))
+                else:
+                    backend.copy(slots[slot], backend.convert(array, value))
+
+        return call
+
     def _is_own(self, storage: StoragePlan, value: Value) -> bool:
         """Whether a kernel allocates ``value``, or what it is a view of."""
         return value in storage.home and not storage.buffers[storage.home[value]].planned
 
     def _kernel(self, op: Op, bound_ops: Mapping[Op, Op], known: set[Value]) -> Kernel:
+        if op in self._brought:
+            return self._brought[op](bound_ops[op])
         if len(op.outputs) != 1:
             raise IRError(f"{op.name} has {len(op.outputs)} outputs; executors by steps take primitives")
         fixed = {at: self._slots[self._number[value]] for at, value in enumerate(op.inputs) if value in known}

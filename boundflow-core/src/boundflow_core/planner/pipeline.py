@@ -13,7 +13,7 @@ from boundflow_core.planner.layout import analyse_layout
 from boundflow_core.planner.partition import dependencies, lasting, order_by_dependencies, partition, single_task
 from boundflow_core.planner.plan import KernelKey, Lowering, LoweringTable, PlanBundle, TaskOp
 from boundflow_core.planner.rewrite import decompose
-from boundflow_core.planner.storage import plan_storage
+from boundflow_core.planner.storage import MemoryTraits, Operand, Sizes, nbytes, plan_storage
 from boundflow_core.planner.taskgraph import TaskGraph
 
 __all__ = ["bind_plan", "make_plan", "run_passes"]
@@ -47,15 +47,20 @@ def make_plan(
             others alone is computed once for a loop, and keeps its place.
     """
     passes = (*passes, *executor.passes)
-    strategies = [strategy for strategy in executor.strategies if strategy.unavailable() is None]
+    strategies = [
+        strategy
+        for strategy in executor.strategies
+        if strategy.unavailable() is None and not (differentiable and strategy.kernel is not None)
+    ]
     program = run_passes(program, passes, "program")
     lowered, fallbacks = _written_out(program, executor, strategies)
     program = order_by_dependencies(run_passes(lowered, passes, "primitives"), varying)
     graph = (single_task(program) if one_task else partition(program)).validate()
+    lowering = _lowering_table(graph, executor.name, strategies, _beforehand(program), fallbacks)
     storage = plan_storage(
         program,
         _beforehand(program),
-        executor.traits(),
+        _with_brought(executor.traits(), lowering),
         reuse=reuse and not differentiable,
         lasting=lasting(program, varying) if varying else frozenset(),
     )
@@ -65,7 +70,7 @@ def make_plan(
         graph=graph,
         storage=storage.validate(),
         cache=plan_cache(graph, program, storage),
-        lowering=_lowering_table(graph, executor.name, strategies, _beforehand(program), fallbacks),
+        lowering=lowering,
         executor=executor.name,
         differentiable=differentiable,
         layout=analyse_layout(lowered, program),
@@ -77,6 +82,26 @@ def bind_plan(plan: PlanBundle, sizes: Mapping[str, int]) -> PlanBundle:
     """``plan`` with its symbols bound to ``sizes``."""
     needed = {symbol: sizes[symbol] for symbol in plan.program.symbols()}
     return replace(plan, sizes=needed, storage=plan.storage.bind(needed))
+
+
+def _with_brought(traits: MemoryTraits, lowering: LoweringTable) -> MemoryTraits:
+    """``traits`` where plugins bring code: their results are copied into place, so that for a moment they lie twice."""
+    brought = {
+        entry.op: entry.lowering.kernel
+        for entries in lowering.entries.values()
+        for entry in entries
+        if entry.lowering.kernel is not None
+    }
+    if not brought:
+        return traits
+
+    def workspace(op: Op, sizes: Sizes, operands: Sequence[Operand]) -> int:
+        if op in brought:
+            return sum(nbytes(value, sizes) for value in op.outputs)
+        return traits.workspace(op, sizes, operands)
+
+    composites = {op.name for op in brought if isinstance(op.spec, Composite)}
+    return replace(traits, into=traits.into | composites, workspace=workspace)
 
 
 def _beforehand(program: BoundProgram) -> frozenset[Value]:
@@ -124,6 +149,8 @@ def _lowering_table(
     beforehand: frozenset[Value],
     fallbacks: Mapping[str, int],
 ) -> LoweringTable:
+    kernels = {strategy.name: strategy.kernel for strategy in strategies}
+
     def lowered(op: Op) -> Lowering:
         known = [value in beforehand for value in op.inputs]
         offers = [(s.estimate(op, known), s.name) for s in strategies if s.supports(op, known) is None]
@@ -133,7 +160,7 @@ def _lowering_table(
         reason = f"{name} is estimated to take {best * 1e6:.3g} us at sizes of {TYPICAL_SIZE}"
         if others:
             reason += ", " + ", ".join(f"{other} {seconds * 1e6:.3g} us" for seconds, other in others)
-        return Lowering(name, _key(op, name), reason)
+        return Lowering(name, _key(op, name), reason, kernel=kernels[name])
 
     entries = {task.name: tuple(TaskOp(op, lowered(op)) for op in task.ops) for task in graph.tasks}
     return LoweringTable(entries, fallbacks)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from boundflow_core.ir.program import BoundProgram, Op
 from boundflow_core.ir.types import Attrs, Shape
@@ -51,6 +52,7 @@ class Lowering:
         strategy: the lowering strategy that runs it ("reference", "torch"...).
         key: the kernel.
         reason: why this strategy.
+        kernel: the strategy's code, where the executor has not got it: ``kernel(op) -> function(*operands)``.
     """
 
     strategy: str
@@ -58,6 +60,7 @@ class Lowering:
     reason: str
     schedule: ScheduleHint | None = None
     layout: LayoutHint | None = None
+    kernel: Callable[[Op], Callable[..., Any]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

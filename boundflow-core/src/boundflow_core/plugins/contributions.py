@@ -194,6 +194,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "traits": ("a function", callable),
         "supports": ("a function", callable),
         "estimate": ("a function", callable),
+        "kernel": ("a function, or None", lambda v: v is None or callable(v)),
         "executor": ("a name", lambda v: isinstance(v, str) and bool(v)),
         "stage": ('"program" or "primitives"', lambda v: v in ("program", "primitives")),
         "options": ("a mapping to defaults (of a method), a tuple of names (of a frontend)", _is_options),

@@ -70,7 +70,7 @@ __all__ = [
     "hookimpl",
 ]
 
-BOUNDFLOW_API = (1, 1)
+BOUNDFLOW_API = (1, 2)
 """Version (major, minor) of the hooks below and of the types that they return.
 
 The minor number grows when something is added, the major one when something that plugins rely on changes. A plugin is
@@ -90,7 +90,7 @@ def boundflow_register_domains() -> Iterable[Domain]:
     A rule computes no bounds: it writes tensor code with the builder in its context::
 
         def relu(context: RuleContext, x: Interval) -> Interval:
-            return Interval(context.b.relu(x.lower), context.b.relu(x.upper))
+            return Interval(context.b.maximum(x.lower, 0.0), context.b.maximum(x.upper, 0.0))
 
         @hookimpl
         def boundflow_register_domains():
@@ -147,11 +147,13 @@ def boundflow_register_frontends() -> Iterable[Frontend]:
 
 @hookspec
 def boundflow_register_property_readers() -> Iterable[PropertyReader]:
-    """Readers of property files (input regions and what the outputs must satisfy), chosen by suffix::
+    """Readers of property files (input regions and what the outputs must satisfy), chosen by suffix.
 
-    @hookimpl
-    def boundflow_register_property_readers():
-        return [PropertyReader("vnnlib", "VNN-LIB 1.0", suffixes=(".vnnlib",), read=read_vnnlib)]
+    Two readers of one suffix are a conflict::
+
+        @hookimpl
+        def boundflow_register_property_readers():
+            return [PropertyReader("vnnlib", "VNN-LIB 1.0", suffixes=(".vnnlib",), read=read_vnnlib)]
     """
     raise NotImplementedError
 
@@ -178,22 +180,28 @@ def boundflow_register_lowerings() -> Iterable[LoweringStrategy]:
     """Ways in which an executor, also somebody else's, can run an operation.
 
     The planner asks each strategy of the executor for each operation, takes the one of the smallest estimate, and
-    records why (``run.plan.lowering``, ``boundflow plan``)::
+    records why (``run.plan.lowering``, ``boundflow plan``). For the executors ``reference`` and ``torch`` a strategy
+    brings its code, for those that compile, the executor knows what to do with it by its name::
+
+        def kernel(op):
+            return lambda x, weight: np.maximum(x @ weight, 0)
 
         @hookimpl
         def boundflow_register_lowerings():
-            return [LoweringStrategy("call_tir", "generated code", "tvm", unavailable, supports, estimate)]
+            return [LoweringStrategy("fused", "one product", "reference", unavailable, supports, estimate, kernel)]
     """
     raise NotImplementedError
 
 
 @hookspec
 def boundflow_register_passes() -> Iterable[Pass]:
-    """Passes of the planner, program to program, run in the order of their ``rank``::
+    """Passes of the planner, program to program, run in the order of their ``rank``.
 
-    @hookimpl
-    def boundflow_register_passes():
-        return [Pass("merge-matmuls", "two matmuls with one operand become one", rank=50, run=merge_matmuls)]
+    A pass sees every program of every method, and must not change what it computes, but for rounding::
+
+        @hookimpl
+        def boundflow_register_passes():
+            return [Pass("merge-matmuls", "two matmuls with one operand become one", rank=50, run=merge_matmuls)]
     """
     raise NotImplementedError
 
@@ -232,14 +240,16 @@ def boundflow_register_commands() -> Iterable[Command]:
 
 @hookspec
 def boundflow_register_branching() -> Iterable[Branching]:
-    """Heuristics that say which neuron to split in a search by branch and bound, for whole batches of subproblems::
+    """Heuristics that say which neuron to split in a search by branch and bound, for whole batches of subproblems.
 
-    def widest(view: BranchingView):
-        return np.minimum(-view.lower, view.upper)
+    ``boundflow_bab.Options(branching="widest")`` chooses one::
 
-    @hookimpl
-    def boundflow_register_branching():
-        return [Branching("widest", "the neuron whose smaller side is the largest", score=widest)]
+        def widest(view: BranchingView):
+            return np.minimum(-view.lower, view.upper)
+
+        @hookimpl
+        def boundflow_register_branching():
+            return [Branching("widest", "the neuron whose smaller side is the largest", score=widest)]
     """
     raise NotImplementedError
 

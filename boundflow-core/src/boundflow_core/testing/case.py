@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from boundflow_core.forward import forward_program
 from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.primal_ops import PRIMAL_OPS
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import DType
 
-__all__ = ["OpCase", "as_code"]
+__all__ = ["OpCase", "array_code", "as_code"]
 
 Array = NDArray[Any]
 
@@ -67,29 +68,35 @@ class OpCase:
         printer.text(f"OpCase around {self.op!r}, shown as code in the error's message")
 
 
-def as_code(case: OpCase) -> str:
-    """Python code that rebuilds the case's graph and arrays."""
+def as_code(case: OpCase, call: str = "") -> str:
+    """Python code that builds the case, and then makes ``call``; operators of plugins go by their names in it."""
     graph = case.graph
     names = {graph.input: "g.input"}
     lines = [
         "import numpy as np",
         "from numpy import inf",
         "from boundflow_core.ir.primal_builder import PrimalBuilder",
+        "from boundflow_core.testing import Expectations, OpCase, check_case",
         f"g = PrimalBuilder({graph.name!r}, {graph.input!r}, {graph.input_type.shape!r})",
     ]
     for number, node in enumerate(graph.nodes):
-        operands = [names[name] if name in names else _array(graph.constants[name].numpy()) for name in node.inputs]
+        operands = [
+            names[name] if name in names else array_code(graph.constants[name].numpy()) for name in node.inputs
+        ]
         attributes = [f"{key}={value!r}" for key, value in node.attrs.items()]
+        op = repr(node.op) if PRIMAL_OPS.get(node.op) is node.spec else node.op
         names[node.output] = f"v{number}"
-        lines.append(f"v{number} = g.op({', '.join([repr(node.op), *operands, *attributes])})")
-    lines.append(f"graph = g.finish({names[graph.output]})")
+        lines.append(f"v{number} = g.op({', '.join([op, *operands, *attributes])})")
+    lines.append("case = OpCase(")
+    lines.append(f"    {case.op!r}, g.finish({names[graph.output]}), finite={case.finite},")
     for name in ("lower", "upper", "inner_lower", "inner_upper", "rows", "offset"):
-        lines.append(f"{name} = {_array(getattr(case, name))}")
-    return "\n".join(lines)
+        lines.append(f"    {name}={array_code(getattr(case, name))},")
+    return "\n".join([*lines, ")", *([call] if call else [])])
 
 
-def _array(array: Array) -> str:
+def array_code(array: Array) -> str:
+    """Python code of an array, which needs the names ``np`` and ``inf``."""
     if array.size == 0:
         return f"np.zeros({array.shape}, {array.dtype.name!r})"
     text = f"np.array({array.tolist()!r}"
-    return f"{text})" if array.dtype.kind == "f" else f"{text}, {array.dtype.name!r})"
+    return f"{text})" if array.dtype == np.float64 else f"{text}, {array.dtype.name!r})"

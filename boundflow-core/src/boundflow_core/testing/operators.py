@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from boundflow_core.ir.primal_builder import PrimalBuilder, Tensor
+from boundflow_core.ir.primal_ops import PrimalOp
 from boundflow_core.testing.case import OpCase
 from boundflow_core.testing.draws import Source
 
@@ -47,10 +48,11 @@ SMALL = (1.0, 0.37)  # scales for functions that grow fast
 
 
 @st.composite
-def cases(draw: Callable[[st.SearchStrategy[Any]], Any], op: str) -> OpCase:
-    """Strategy of cases around operator ``op``."""
+def cases(draw: Callable[[st.SearchStrategy[Any]], Any], op: str | PrimalOp, attributes: Mapping[str, Any]) -> OpCase:
+    """Strategy of cases around operator ``op``; one that is not of the normalized set is a function of one operand."""
     s = Source(draw)
-    plan = PLANS[op](s)
+    name = op if isinstance(op, str) else op.name
+    plan = _one_operand(op, attributes)(s) if attributes or name not in PLANS else PLANS[name](s)
     before = plan.layer_before and s.flag()
     after = plan.finite and s.flag()
     sizes = [math.prod(shape) for shape in plan.shapes]
@@ -58,7 +60,7 @@ def cases(draw: Callable[[st.SearchStrategy[Any]], Any], op: str) -> OpCase:
         shape: Shape = (s.whole(1, 3),)
     else:
         shape = plan.shapes[0] if len(sizes) == 1 else (sum(sizes),)
-    g = PrimalBuilder(op, "x", shape)
+    g = PrimalBuilder(name, "x", shape)
     x = g.input
     if before:
         x = g.op("linear", x, s.array((sum(sizes), shape[0])), s.array((sum(sizes),)))
@@ -73,7 +75,7 @@ def cases(draw: Callable[[st.SearchStrategy[Any]], Any], op: str) -> OpCase:
     count = math.prod(y.shape)
     lead, rows = (1 if s.flag() else len(lower)), s.whole(1, 2)
     return OpCase(
-        op,
+        name,
         graph,
         lower,
         upper,
@@ -270,6 +272,10 @@ def _gather(s: Source) -> Plan:
     axis = s.whole(0, len(shape) - 1)
     index = np.array([s.whole(0, shape[axis] - 1) for _ in range(s.whole(1, 4))], dtype=np.int64)
     return Plan((shape,), lambda g, x: g.op("gather", x, index, axis=axis))
+
+
+def _one_operand(op: str | PrimalOp, attributes: Mapping[str, Any]) -> Callable[[Source], Plan]:
+    return lambda s: Plan((s.shape(1, 2),), lambda g, x: g.op(op, x, **attributes))
 
 
 def _unary(op: str, **keywords: Any) -> Callable[[Source], Plan]:

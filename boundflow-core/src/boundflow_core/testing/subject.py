@@ -1,8 +1,8 @@
-"""What is tested: a method over domains, run by an executor in one element type."""
+"""What is tested: a method over domains, run by the reference interpreter or an executor in one element type."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,13 @@ from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import DType
-from boundflow_core.runner import Planning, ProgramRunner, RunStats
+from boundflow_core.plugins import registry
+from boundflow_core.runner import Planning
 from boundflow_core.workshop import check_options, make_workshop, recipe_of, write_program
 
-__all__ = ["Evaluate", "Run", "Subject", "executor_evaluate"]
+__all__ = ["Run", "Subject", "executor_of", "make_subject"]
 
 Array = NDArray[Any]
-Evaluate = Callable[[BoundProgram, Mapping[str, Array]], Mapping[str, Array]]
 Run = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 
 
@@ -30,18 +30,27 @@ class Subject:
 
     Attributes:
         domains: the domains that the method names, by name.
-        evaluate: ``evaluate(program, inputs) -> outputs``, arrays by name: the reference interpreter or an executor.
-            The programs of a method with several are planned: for those it must be an executor, or the executor
-            "reference" runs them.
+        executor: who runs; None: the reference interpreter, without a plan, or for a method of several programs the
+            executor "reference".
         dtype: element type of the programs.
         options: the method's options.
     """
 
     method: Method
     domains: Mapping[str, Domain]
-    evaluate: Evaluate = evaluate
+    executor: Executor | None = None
     dtype: DType = DType.FLOAT64
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def interpreted(self) -> bool:
+        """Whether its program runs as it is written."""
+        return self.executor is None and self.method.recipe is None
+
+    def program(self, graph: PrimalGraph, spec: str | None) -> BoundProgram:
+        """The program of a method of one program."""
+        options = check_options(self.method, self.options)
+        return write_program(graph, self.method, self.domains, dtype=self.dtype, spec=spec, options=options)
 
     def compiled(self, graph: PrimalGraph, spec: str | None) -> Run:
         """``run(inputs) -> outputs`` as of :class:`boundflow_core.workshop.Recipe`.
@@ -49,18 +58,17 @@ class Subject:
         Args:
             spec: form of the specification: None, "shared" or "per region".
         """
-        options = check_options(self.method, self.options)
-        if self.method.recipe is None:
-            program = write_program(graph, self.method, self.domains, dtype=self.dtype, spec=spec, options=options)
-            return lambda inputs: self.evaluate(program, inputs)
-        executor = self.evaluate.executor if isinstance(self.evaluate, _OnExecutor) else _reference()
+        if self.interpreted:
+            program = self.program(graph, spec)
+            return lambda inputs: evaluate(program, inputs)
+        executor = self.executor or registry().executor("reference")
         workshop = make_workshop(
             graph,
             self.method,
             self.domains,
             dtype=self.dtype,
             spec=spec,
-            options=options,
+            options=check_options(self.method, self.options),
             planning=Planning(executor, method=self.method.name),
         )
         recipe = recipe_of(self.method, workshop)
@@ -73,22 +81,42 @@ class Subject:
         flat = [np.asarray(results[name], dtype=np.float64) for name in ("lower", "upper")]
         return flat[0].reshape(flat[0].shape[0], -1), flat[1].reshape(flat[1].shape[0], -1)
 
+    def arguments(self) -> str:
+        """Arguments of ``check_case`` after the case, as code; names what is not registered ``method`` and ``domains``."""
+        plugins = registry()
+        ours = plugins.methods.get(self.method.name) is self.method and all(
+            plugins.domains.get(name) is domain for name, domain in self.domains.items()
+        )
+        parts = [repr(self.method.name)] if ours else ["method", "domains"]
+        if self.executor is not None:
+            known = plugins.executors.get(self.executor.name) is self.executor
+            parts.append(f"executor={self.executor.name!r}" if known else "executor=executor")
+        parts.append(f"dtype={self.dtype.value!r}")
+        if self.options:
+            parts.append(f"options={dict(self.options)!r}")
+        return ", ".join(parts)
 
-@dataclass(frozen=True)
-class _OnExecutor:
-    executor: Executor
 
-    def __call__(self, program: BoundProgram, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        runner = ProgramRunner(lambda: program, Planning(self.executor), RunStats())
-        return {name: np.asarray(array) for name, array in runner(inputs).items()}
+def make_subject(
+    method: str | Method,
+    domains: Iterable[Domain] | None = None,
+    *,
+    executor: str | Executor | None = None,
+    dtype: DType | str = DType.FLOAT64,
+    options: Mapping[str, Any] | None = None,
+) -> Subject:
+    """The subject of these names or objects; domains that are not handed in are the registered ones.
+
+    Raises:
+        UnknownNameError: nothing of that name is registered.
+    """
+    own = {domain.name: domain for domain in domains or ()}
+    method = registry().method(method) if isinstance(method, str) else method
+    used = {name: own[name] if name in own else registry().domain(name) for name in method.domains}
+    running = None if executor is None else executor_of(executor)
+    return Subject(method, used, running, DType(dtype), options or {})
 
 
-def executor_evaluate(executor: Executor) -> Evaluate:
-    """Runs programs on an executor as the reference interpreter does."""
-    return _OnExecutor(executor)
-
-
-def _reference() -> Executor:
-    from boundflow_core.plugins import registry
-
-    return registry().executor("reference")
+def executor_of(executor: str | Executor) -> Executor:
+    """The executor, or the registered one of this name."""
+    return registry().executor(executor) if isinstance(executor, str) else executor

@@ -1,4 +1,4 @@
-"""Random programs for tests of the planner: several inputs and groups, shared values, every kind of primitive."""
+"""Random programs: several inputs and groups, shared values, every kind of primitive."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import BoundProgram, Value
 from boundflow_core.ir.types import DType, SymDim, TensorType, size
+
+__all__ = ["B", "LiveArray", "S", "inputs_for", "live", "programs", "write_random"]
 
 Array = NDArray[Any]
 B, S = SymDim.of("B"), SymDim.of("S")

@@ -1,18 +1,27 @@
-"""Legal calls of every primitive, drawn by Hypothesis: operands and attributes. Shared by the tests of executors."""
+"""Legal calls of every primitive, drawn by Hypothesis: operands and attributes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import DType, SymDim
+
+__all__ = ["CASES", "OF_INDICES", "Case", "conv2d", "floats"]
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+Cases = st.SearchStrategy["Case"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,7 @@ class Case:
     """One call: ``name(*arrays, **attrs)``."""
 
     name: str
-    arrays: tuple[np.ndarray, ...]
+    arrays: tuple[Array, ...]
     attrs: dict[str, Any]
 
     def program(self, dtype: DType = DType.FLOAT64, batch: tuple[int, ...] = ()) -> BoundProgram:
@@ -34,11 +43,11 @@ class Case:
         return b.finish({"y": b.emit(PRIMITIVES[self.name], *values, **self.attrs)[0]})
 
     @property
-    def inputs(self) -> dict[str, np.ndarray]:
+    def inputs(self) -> dict[str, Array]:
         return {f"x{i}": array for i, array in enumerate(self.arrays)}
 
 
-def floats(shape, low=-4.0, high=4.0):
+def floats(shape: Shape, low: float = -4.0, high: float = 4.0) -> st.SearchStrategy[Array]:
     # Multiples of 1/16: exact in float32, and sums and products of few of them too.
     steps = st.integers(int(low * 16), int(high * 16)).map(lambda i: i / 16)
     return hnp.arrays(np.float64, shape, elements=steps)
@@ -48,7 +57,7 @@ shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
 
 
 @st.composite
-def broadcastable(draw, count):
+def broadcastable(draw: Draw, count: int) -> list[Shape]:
     """Shapes that broadcast together."""
     full = draw(shapes)
     out = []
@@ -58,18 +67,18 @@ def broadcastable(draw, count):
     return out
 
 
-def _unary(name, low=-4.0, high=4.0, **attributes):
+def _unary(name: str, low: float = -4.0, high: float = 4.0, **attributes: st.SearchStrategy[Any]) -> Cases:
     @st.composite
-    def cases(draw):
+    def cases(draw: Draw) -> Case:
         attrs = {key: draw(values) for key, values in attributes.items()}
         return Case(name, (draw(floats(draw(shapes), low, high)),), attrs)
 
     return cases()
 
 
-def _binary(name, low=-4.0, high=4.0, **attributes):
+def _binary(name: str, low: float = -4.0, high: float = 4.0, **attributes: st.SearchStrategy[Any]) -> Cases:
     @st.composite
-    def cases(draw):
+    def cases(draw: Draw) -> Case:
         one, two = draw(broadcastable(2))
         attrs = {key: draw(values) for key, values in attributes.items()}
         return Case(name, (draw(floats(one)), draw(floats(two, low, high))), attrs)
@@ -78,20 +87,20 @@ def _binary(name, low=-4.0, high=4.0, **attributes):
 
 
 @st.composite
-def _where(draw):
+def _where(draw: Draw) -> Case:
     condition, one, two = draw(broadcastable(3))
     return Case("where", (draw(hnp.arrays(bool, condition)), draw(floats(one)), draw(floats(two))), {})
 
 
 @st.composite
-def _cast(draw):
+def _cast(draw: Draw) -> Case:
     x = draw(floats(draw(shapes)))
     source = draw(st.sampled_from([np.float64, np.int64, bool]))
     return Case("cast", (x.astype(source),), {"dtype": draw(st.sampled_from(list(DType)))})
 
 
 @st.composite
-def _matmul(draw):
+def _matmul(draw: Draw) -> Case:
     m, k, n = (draw(st.integers(1, 4)) for _ in range(3))
     lead = draw(broadcastable(2))
     ta, tb = draw(st.booleans()), draw(st.booleans())
@@ -101,7 +110,7 @@ def _matmul(draw):
 
 
 @st.composite
-def _window(draw):
+def _window(draw: Draw) -> tuple[Shape, Shape, dict[str, Any]]:
     """Input size and attributes of a sliding window that fits, with asymmetric padding, stride and dilation."""
     kernel = draw(st.tuples(*[st.integers(1, 3)] * 2))
     stride = draw(st.tuples(*[st.integers(1, 3)] * 2))
@@ -116,7 +125,7 @@ def _window(draw):
 
 
 @st.composite
-def _conv2d(draw):
+def conv2d(draw: Draw) -> Case:
     spatial, kernel, attrs = draw(_window())
     groups, each_in, each_out, batch = (draw(st.integers(1, 2)) for _ in range(4))
     x = draw(floats((batch, groups * each_in, *spatial)))
@@ -125,31 +134,31 @@ def _conv2d(draw):
 
 
 @st.composite
-def _conv2d_input_grad(draw):
-    forward = draw(_conv2d())
+def _conv2d_input_grad(draw: Draw) -> Case:
+    forward = draw(conv2d())
     x, w = forward.arrays
     g = draw(floats(forward.program().outputs["y"].shape))
     return Case("conv2d_input_grad", (g, w), {**forward.attrs, "input_size": x.shape[2:]})
 
 
 @st.composite
-def _conv2d_weight_grad(draw):
-    forward = draw(_conv2d())
+def _conv2d_weight_grad(draw: Draw) -> Case:
+    forward = draw(conv2d())
     x, w = forward.arrays
     g = draw(floats(forward.program().outputs["y"].shape))
     return Case("conv2d_weight_grad", (x, g), {**forward.attrs, "kernel_size": w.shape[2:]})
 
 
 @st.composite
-def _max_pool2d(draw):
+def _max_pool2d(draw: Draw) -> Case:
     spatial, kernel, attrs = draw(_window())
     x = draw(floats((draw(st.integers(1, 2)), draw(st.integers(1, 2)), *spatial)))
     return Case("max_pool2d", (x,), {**attrs, "kernel": kernel})
 
 
-def _reduction(name):
+def _reduction(name: str) -> Cases:
     @st.composite
-    def cases(draw):
+    def cases(draw: Draw) -> Case:
         x = draw(floats(draw(shapes)))
         axes = draw(st.lists(st.integers(0, x.ndim - 1), unique=True).map(tuple)) if x.ndim else ()
         return Case(name, (x,), {"axes": axes, "keepdims": draw(st.booleans())})
@@ -158,27 +167,27 @@ def _reduction(name):
 
 
 @st.composite
-def _reshape(draw):
+def _reshape(draw: Draw) -> Case:
     x = draw(floats(draw(shapes)))
     shape = draw(st.permutations([*x.shape, 1]).map(tuple))
     return Case("reshape", (x,), {"shape": draw(st.sampled_from([shape, (x.size,), (1, x.size)]))})
 
 
 @st.composite
-def _permute(draw):
+def _permute(draw: Draw) -> Case:
     x = draw(floats(draw(shapes)))
     return Case("permute", (x,), {"axes": tuple(draw(st.permutations(range(x.ndim))))})
 
 
 @st.composite
-def _broadcast(draw):
+def _broadcast(draw: Draw) -> Case:
     (shape,) = draw(broadcastable(1))
     full = tuple(draw(st.integers(0, 3)) if dim == 1 else dim for dim in shape)
     return Case("broadcast", (draw(floats(shape)),), {"shape": (*draw(shapes), *full)})
 
 
 @st.composite
-def _slice(draw):
+def _slice(draw: Draw) -> Case:
     x = draw(floats(draw(shapes)))
     starts = tuple(draw(st.integers(0, dim)) for dim in x.shape)
     stops = tuple(draw(st.integers(start, dim)) for start, dim in zip(starts, x.shape, strict=True))
@@ -187,7 +196,7 @@ def _slice(draw):
 
 
 @st.composite
-def _concat(draw):
+def _concat(draw: Draw) -> Case:
     shape = draw(shapes.filter(bool))
     axis = draw(st.integers(0, len(shape) - 1))
     parts = [
@@ -198,14 +207,14 @@ def _concat(draw):
 
 
 @st.composite
-def _pad(draw):
+def _pad(draw: Draw) -> Case:
     x = draw(floats(draw(shapes)))
     low, high = (tuple(draw(st.integers(0, 2)) for _ in x.shape) for _ in range(2))
     return Case("pad", (x,), {"low": low, "high": high, "value": draw(st.sampled_from([0.0, -2.5, float("inf")]))})
 
 
 @st.composite
-def _gather_rows(draw):
+def _gather_rows(draw: Draw) -> Case:
     x = draw(floats(draw(shapes.filter(bool))))
     axis = draw(st.integers(0, x.ndim - 1))
     index = draw(hnp.arrays(np.int64, draw(st.integers(0, 4)), elements=st.integers(0, x.shape[axis] - 1)))
@@ -213,7 +222,7 @@ def _gather_rows(draw):
 
 
 @st.composite
-def _scatter_rows(draw):
+def _scatter_rows(draw: Draw) -> Case:
     x = draw(floats(draw(shapes.filter(bool))))
     axis = draw(st.integers(0, x.ndim - 1))
     index = np.array(draw(st.lists(st.integers(0, x.shape[axis] - 1), unique=True)), dtype=np.int64)
@@ -222,7 +231,7 @@ def _scatter_rows(draw):
 
 
 @st.composite
-def _scatter_add_rows(draw):
+def _scatter_add_rows(draw: Draw) -> Case:
     x = draw(floats(draw(shapes.filter(bool))))
     axis = draw(st.integers(0, x.ndim - 1))
     index = draw(hnp.arrays(np.int64, draw(st.integers(0, 5)), elements=st.integers(0, x.shape[axis] - 1)))
@@ -231,18 +240,18 @@ def _scatter_add_rows(draw):
 
 
 @st.composite
-def _row_numbers(draw):
+def _row_numbers(draw: Draw) -> Case:
     x = draw(floats(draw(shapes.filter(bool))))
     return Case("row_numbers", (x,), {"axis": draw(st.integers(0, x.ndim - 1))})
 
 
 @st.composite
-def _running_count(draw):
+def _running_count(draw: Draw) -> Case:
     return Case("running_count", (draw(hnp.arrays(np.bool_, draw(st.integers(0, 6)))),), {})
 
 
 @st.composite
-def _first_reaching(draw):
+def _first_reaching(draw: Draw) -> Case:
     ascending = np.sort(draw(hnp.arrays(np.int64, draw(st.integers(1, 6)), elements=st.integers(-3, 3))))
     return Case("first_reaching", (ascending, draw(hnp.arrays(np.int64, 4, elements=st.integers(-5, 5)))), {})
 
@@ -250,7 +259,7 @@ def _first_reaching(draw):
 # Primitives whose results are whole numbers, whatever the operands.
 OF_INDICES = ("row_numbers", "running_count", "first_reaching")
 
-CASES: dict[str, st.SearchStrategy[Case]] = {
+CASES: Mapping[str, Cases] = {
     **{name: _binary(name) for name in ("add", "sub", "mul", "maximum", "minimum")},
     **{name: _unary(name) for name in ("neg", "abs", "sign", "floor", "exp", "tanh", "sin", "cos", "sigmoid", "erf")},
     "div": _binary("div", low=0.5),
@@ -265,7 +274,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "where": _where(),
     "cast": _cast(),
     "matmul": _matmul(),
-    "conv2d": _conv2d(),
+    "conv2d": conv2d(),
     "conv2d_input_grad": _conv2d_input_grad(),
     "conv2d_weight_grad": _conv2d_weight_grad(),
     "max_pool2d": _max_pool2d(),

@@ -1,0 +1,61 @@
+"""Gradients of bounds against difference quotients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundflow_core.derivative import gradient_program
+from boundflow_core.ir.evaluate import evaluate
+from boundflow_core.ir.program import BoundProgram
+
+__all__ = ["derivative_gap"]
+
+Array = NDArray[Any]
+ENDS = ("lower", "upper")
+
+
+def derivative_gap(program: BoundProgram, lower: Array, upper: Array) -> tuple[str, float, float] | None:
+    """Where the gradient of a bound differs from the difference quotient: what, gradient, quotient; None: nowhere.
+
+    Both are taken along a random direction of the region's ends, near ``lower`` and ``upper`` [B, *input] but in
+    general position. Where quotients of different steps disagree (near a kink or a jump) nothing is said.
+    """
+    rng = np.random.default_rng(lower.size)
+    width = 0.01 * (1.0 + upper - lower)
+    inputs = {"lower": lower + width * rng.random(lower.shape), "upper": upper + width * (1.5 + rng.random(upper.shape))}
+    values = evaluate(program, inputs)
+    if not all(np.isfinite(values[name]).all() for name in ENDS):
+        return None
+    direction = {name: rng.normal(size=inputs[name].shape) for name in ENDS}
+    for output in ENDS:
+        seed = rng.normal(size=values[output].shape)
+        quotients = [_quotient(program, output, inputs, direction, seed, step) for step in (1e-5, 2.5e-6, 1e-6)]
+        found = evaluate(gradient_program(program, output, ENDS, seed="seed"), {**inputs, "seed": seed})
+        parts = [found[f"grad:{name}"] * direction[name] for name in ENDS]
+        predicted, scale = (float(sum(part.sum() for part in parts)), float(sum(np.abs(p).sum() for p in parts)))
+        largest = max(float(np.abs(values[name]).max(initial=0.0)) for name in ENDS)
+        noise = 1e-8 * largest * float(np.abs(seed).sum())
+        allowed = 1e-4 * (min(scale, 1e6) + abs(quotients[-1])) + noise
+        settled = max(quotients) - min(quotients) <= allowed
+        if settled and not abs(predicted - quotients[-1]) <= 3 * allowed:
+            return f"the gradient of the {output} bound is not its derivative", predicted, quotients[-1]
+    return None
+
+
+def _quotient(
+    program: BoundProgram,
+    output: str,
+    inputs: Mapping[str, Array],
+    direction: Mapping[str, Array],
+    seed: Array,
+    step: float,
+) -> float:
+    ends = []
+    for sign in (1.0, -1.0):
+        moved = {name: array + sign * step * direction[name] for name, array in inputs.items()}
+        ends.append(float((evaluate(program, moved)[output] * seed).sum()))
+    return (ends[0] - ends[1]) / (2 * step)

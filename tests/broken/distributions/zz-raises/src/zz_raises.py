@@ -1,0 +1,3 @@
+"""Raises when it is imported, as a plugin does whose own requirements are broken."""
+
+raise RuntimeError("no licence found")

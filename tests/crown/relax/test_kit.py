@@ -1,0 +1,43 @@
+"""Every relaxation under the conformance kit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.primal_ops import PRIMAL_OPS
+from boundflow_core.ir.program import Value
+from boundflow_core.ir.types import Attrs
+from boundflow_core.testing import check_relaxation
+from boundflow_crown.relax import RELAXATIONS
+from boundflow_interval import Interval
+
+from .lines import Subject
+from .test_all import FACTORS, SUBJECTS
+
+Lines = Callable[[Builder, Value, Value], "tuple[Value | None, ...]"]
+
+
+def lines_of(subject: Subject) -> Lines:
+    def lines(b: Builder, lower: Value, upper: Value) -> tuple[Value | None, ...]:
+        constants = tuple(b.constant(number) for number in subject.constants)
+        found = RELAXATIONS[subject.op](b, Interval(lower, upper), Attrs(subject.attrs), constants, {})
+        return found.lower_slope, found.lower_bias, found.upper_slope, found.upper_bias
+
+    return lines
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=[subject.name for subject in SUBJECTS])
+def test_kit(subject: Subject) -> None:
+    def function(b: Builder, x: Value) -> Value:
+        return PRIMAL_OPS[subject.op].emit(b, Attrs(subject.attrs), 1, x, *map(b.constant, subject.constants))
+
+    gaps = {}
+    if subject.attrs.get("exponent") == 0.0:
+        gaps["nan"] = "x to the power of 0 is 1, whatever x is"
+    check_relaxation(
+        function, lines_of(subject), kinks=subject.special, within=subject.domain, expected_failures=gaps, examples=60,
+        hull=FACTORS.get(subject.op, 1.0),
+    )  # fmt: skip
