@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class DType(str, Enum):
     INT64 = "int64"
     BOOL = "bool"
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype[Any]:
         return np.dtype(self.value)
 
