@@ -43,7 +43,6 @@ from boundflow_core.executors.convolution import Convolution
 from boundflow_core.executors.torch import _TorchBackend
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.program import Op
-from boundflow_core.planner.cacheplan import Stage
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.scheduler import Schedule
 
@@ -70,20 +69,20 @@ NETS = (
 )
 
 
-Stages = list[tuple[PlanBundle, Stage]]
+Stages = list[tuple[PlanBundle, tuple[str, ...]]]
 
 
 @contextmanager
 def recorded() -> Iterator[Stages]:
-    """The stages that run meanwhile, with their plans, bound to sizes."""
+    """The tasks that run meanwhile, with their plans, bound to sizes."""
     stages: Stages = []
-    original = Schedule.run_stage
+    original = Schedule.run_tasks
 
-    def run_stage(self: Schedule, stage: Stage) -> None:
-        stages.append((self.plan, stage))
-        original(self, stage)
+    def run_tasks(self: Schedule, names: tuple[str, ...]) -> None:
+        stages.append((self.plan, names))
+        original(self, names)
 
-    with mock.patch.object(Schedule, "run_stage", run_stage):
+    with mock.patch.object(Schedule, "run_tasks", run_tasks):
         yield stages
 
 
@@ -91,9 +90,9 @@ def contractions(stages: Stages) -> list[Op]:
     """The operations that cannot be avoided, of concrete shapes."""
     names = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
     found = []
-    for plan, stage in stages:
+    for plan, tasks in stages:
         bound = dict(zip(plan.program.ops, plan.program.bind(plan.sizes).ops, strict=True))
-        ops = [bound[op] for name in stage.tasks for op in plan.graph[name].ops]
+        ops = [bound[op] for name in tasks for op in plan.graph[name].ops]
         found += [op for op in ops if op.name in names and not _is_sum(op)]
     return found
 

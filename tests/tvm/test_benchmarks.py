@@ -5,6 +5,7 @@ repository. ONNX files in, NumPy arrays in and out: no torch is needed.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -48,24 +49,34 @@ def test_bounds_equal_the_reference(shared_dir, path):
                 np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * scale)
 
 
-def test_a_network_of_onnx_is_bounded_without_torch(tmp_path):
-    """The demo's network, by a process that has never heard of torch."""
+SCRIPT = """
+import sys
+sys.modules["torch"] = None  # as where it is not installed
+from boundflow_core.cli.main import main
+code = main(sys.argv[1:])
+print("compiler" if "tvm" in sys.modules else "no compiler", file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_a_network_of_onnx_is_bounded_without_torch_and_when_warm_without_the_compiler(tmp_path):
+    """The demo's network, by processes that have never heard of torch; the second one compiles nothing."""
     path = tmp_path / "net.onnx"
     path.write_bytes(files("boundflow_core.demo").joinpath("data", "digits_cnn.onnx").read_bytes())
     np.save(tmp_path / "x.npy", np.full((1, 8, 8), 0.5, np.float32))
-    script = (
-        "import sys\n"
-        "sys.modules['torch'] = None  # as where it is not installed\n"
-        "from boundflow_core.cli.main import main\n"
-        "main(sys.argv[1:])\n"
-    )
     arguments = ["bound", "net.onnx", "--center", "x.npy", "--eps", "0.02", "--method", "ibp", "--json", "-"]
-    found = []
-    for executor in ("tvm", "reference"):
-        command = [sys.executable, "-c", script, *arguments, "--executor", executor]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
+    environment = {**os.environ, "BOUNDFLOW_CACHE_DIR": str(tmp_path / "cache")}
+    found = {}
+    for mode, executor in (("cold", "tvm"), ("warm", "tvm"), ("plain", "reference")):
+        command = [sys.executable, "-c", SCRIPT, *arguments, "--executor", executor]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False, env=environment
+        )
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))
-    assert found[0]["executor"] == "tvm"
+        found[mode] = json.loads(done.stdout)
+        assert done.stderr.splitlines()[-1] == ("compiler" if mode == "cold" else "no compiler")
+    assert found["cold"]["executor"] == "tvm" and found["cold"]["kernels"]["compiled"] > 0
+    assert found["warm"]["kernels"] == {**found["cold"]["kernels"], "compiled": 0, "loaded": 1}
     for side in ("lower", "upper"):
-        np.testing.assert_allclose(found[0][side], found[1][side], rtol=1e-5, atol=1e-5)
+        assert found["warm"][side] == found["cold"][side]
+        np.testing.assert_allclose(found["cold"][side], found["plain"][side], rtol=1e-5, atol=1e-5)

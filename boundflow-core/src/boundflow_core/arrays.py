@@ -18,7 +18,7 @@ __all__ = ["ball_arrays", "box_arrays", "concatenate", "device_of", "is_torch", 
 
 def is_torch(array: Any) -> bool:
     """Whether ``array`` is a torch tensor; torch is not imported for it."""
-    return type(array).__module__.partition(".")[0] == "torch" or hasattr(array, "detach")
+    return hasattr(array, "detach")
 
 
 def like(array: Any, sample: Any) -> Any:
@@ -114,7 +114,7 @@ def spec_arrays(spec: LinearSpec, outputs: int, batch: int, dtype: DType) -> tup
     if rows.shape[0] not in (1, batch):
         raise InputError(f"C is made for {rows.shape[0]} regions, but {batch} were given")
     if spec.offset is None:
-        offset = rows[..., 0] * 0
+        offset = rows[..., 0] * 0 if is_torch(rows) else np.zeros(rows.shape[:-1], rows.dtype)
     else:
         offset = like(spec.offset if is_torch(spec.offset) else np.asarray(spec.offset), rows)
         offset = offset if len(offset.shape) == 2 else offset[None]
@@ -123,7 +123,7 @@ def spec_arrays(spec: LinearSpec, outputs: int, batch: int, dtype: DType) -> tup
 
 
 def _batched(array: Any, shape: Shape, what: str) -> Any:
-    array = array if is_torch(array) else np.asarray(array)
+    array = array if isinstance(array, np.ndarray) or is_torch(array) else np.asarray(array)
     actual = tuple(array.shape)
     if actual == shape:
         return array[None]
@@ -156,7 +156,7 @@ def _plain_cast(array: Any, dtype: DType) -> Any:
         import torch
 
         return array.to(getattr(torch, dtype.value))
-    return array.astype(dtype.numpy)
+    return array.astype(dtype.numpy, copy=False)
 
 
 def _outward_sum(x: Any, y: Any, direction: float) -> Any:
@@ -172,7 +172,7 @@ def _outward_sum(x: Any, y: Any, direction: float) -> Any:
 
 def _cast(array: Any, dtype: DType, direction: float) -> Any:
     """``array`` in ``dtype``, each number that the cast moved against ``direction`` pushed one step towards it."""
-    if str(array.dtype).removeprefix("torch.") == dtype.value:
+    if array.dtype == dtype.numpy if isinstance(array, np.ndarray) else str(array.dtype) == f"torch.{dtype.value}":
         return array
     with np.errstate(over="ignore"):
         cast = _plain_cast(array, dtype)

@@ -14,6 +14,7 @@ from boundflow_core.errors import InputError, OptionError
 from boundflow_core.extension import Executor, Method
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType, size
+from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.plugins import Registry
 from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.runner import Planning, RunStats
@@ -70,7 +71,6 @@ class CompiledBounds:
     """``run(region, spec=None) -> Bounds``; made by :func:`boundflow_core.compile`.
 
     Attributes:
-        plan: the plan of the latest call (before the first one: of the sizes given when compiling, 1 where open).
         stats: counters.
     """
 
@@ -97,8 +97,17 @@ class CompiledBounds:
         )
         self._recipes: dict[tuple[str | None, float | None], Recipe] = {}
         self._lock = threading.RLock()
-        kind = "per region" if options.spec_rows else None
-        self.plan = self._recipe(kind, None).bind({"B": options.batch or 1, "S": options.spec_rows or 1})
+        outputs = size(graph.output_type.shape)
+        assert isinstance(outputs, int)
+        self._outputs = outputs
+        first = self._recipe("per region" if options.spec_rows else None, None)
+        self._first = first.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
+        self._latest: Recipe | None = None
+
+    @property
+    def plan(self) -> PlanBundle:
+        """The plan of the latest call (before the first one: of the sizes given when compiling, 1 where open)."""
+        return self._first if self._latest is None else self._latest.plan
 
     @property
     def executor(self) -> str:
@@ -135,23 +144,21 @@ class CompiledBounds:
             ball = region.p
             inputs["center"], inputs["radius"] = ball_arrays(region, self.options.dtype, self.graph.input_type.shape)
         if spec is not None:
-            outputs = size(self.graph.output_type.shape)
-            assert isinstance(outputs, int)
-            inputs["C"], inputs["offset"] = spec_arrays(spec, outputs, batch, self.options.dtype)
+            inputs["C"], inputs["offset"] = spec_arrays(spec, self._outputs, batch, self.options.dtype)
             kind = "per region" if inputs["C"].shape[0] == batch else "shared"
         recipe = self._recipe(kind, ball)
-        for name, pair in (intermediate or {}).items():
-            inputs.update(self._intermediate(recipe, name, pair, batch))
+        if intermediate:
+            for name, pair in intermediate.items():
+                inputs.update(self._intermediate(recipe, name, pair, batch))
         results = recipe.run(inputs, progress)
-        self.plan = recipe.plan
         with self._lock:
+            self._latest = recipe
             self.stats.calls += 1
-        found = {name.removeprefix("lower:") for name in results if name.startswith("lower:")}
-        return Bounds(
-            like(results["lower"], lower),
-            like(results["upper"], lower),
-            {name: (like(results[f"lower:{name}"], lower), like(results[f"upper:{name}"], lower)) for name in found},
-        )
+        found = {name: like(array, lower) for name, array in results.items()}
+        inside = {
+            name[6:]: (array, found[f"upper:{name[6:]}"]) for name, array in found.items() if name.startswith("lower:")
+        }
+        return Bounds(found["lower"], found["upper"], inside)
 
     def _intermediate(self, recipe: Recipe, name: str, pair: tuple[Any, Any], batch: int) -> dict[str, Any]:
         """Bounds of the value ``name`` that the caller knows, as inputs of the recipe."""
@@ -171,6 +178,8 @@ class CompiledBounds:
             kind: no specification (None), or one that is "shared" or "per region".
             ball: the norm of regions that are balls, 1 or 2; None: boxes.
         """
+        if (kind, ball) in self._recipes:
+            return self._recipes[kind, ball]
         with self._lock:
             if (kind, ball) not in self._recipes:
                 started, before = time.perf_counter(), self.stats.compile_seconds

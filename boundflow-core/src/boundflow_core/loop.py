@@ -68,14 +68,39 @@ def check_loop(
     return frozenset(changing - set(carried.values()))
 
 
-def _check_step(shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Any]) -> None:
+class Track:
+    """What all loops in one session share that carry the same results.
+
+    Args:
+        carried: results that become inputs of the next step.
     """
-    Raises:
-        InputError: other inputs than those with ``shapes``, or of other shapes.
-    """
-    found = {name: tuple(array.shape) for name, array in inputs.items()}
-    if found != shapes:
-        raise InputError(f"a step takes inputs of the shapes {dict(shapes)}, not {found}")
+
+    def __init__(self, schedule: Schedule, carried: Mapping[str, str]) -> None:
+        plan = schedule.plan
+        program, session = plan.program, schedule.session
+        needed = check_loop(program, plan.varying, (value.name for value in program.inputs), carried)
+        values = {value.name: value for value in program.inputs}
+        self.schedule = schedule
+        self.shapes = {name: concrete_shape(values[name].shape, plan.sizes) for name in needed}
+        self.outputs = {name: value for name, value in program.outputs.items() if name not in carried}
+        self.results = {name: program.outputs[result] for result, name in carried.items()}
+        self.carry = session.carrier([(self.results[name], values[name]) for name in self.results])
+        stays = [stage.depends.isdisjoint(plan.varying) for stage in plan.cache.stages]
+        tasks = [stage.tasks for stage in plan.cache.stages]
+        once = [name for names, stay in zip(tasks, stays, strict=True) if stay for name in names]
+        self.again = tuple(name for names, stay in zip(tasks, stays, strict=True) if not stay for name in names)
+        self.all = (*once, *self.again)
+        self.first_counts = RunCounts(tasks_run=len(self.all))
+        self.later_counts = RunCounts(tasks_run=len(self.again), tasks_skipped=len(once))
+
+    def check_step(self, inputs: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            InputError: other inputs than a step takes, or of other shapes.
+        """
+        found = {name: tuple(array.shape) for name, array in inputs.items()}
+        if found != self.shapes:
+            raise InputError(f"a step takes inputs of the shapes {self.shapes}, not {found}")
 
 
 class PinnedLoop:
@@ -83,60 +108,44 @@ class PinnedLoop:
 
     Args:
         inputs: those that stay, and the first state.
-        carried: results that become inputs of the next step.
         report: takes what each step came to.
         release: called in the end.
     """
 
     def __init__(
         self,
-        schedule: Schedule,
+        track: Track,
         inputs: Mapping[str, Any],
-        carried: Mapping[str, str],
         report: Callable[[RunCounts], None],
         release: Callable[[], None],
     ) -> None:
-        plan = schedule.plan
-        needed = check_loop(plan.program, plan.varying, inputs, carried)
-        self._shapes = {v.name: concrete_shape(v.shape, plan.sizes) for v in plan.program.inputs if v.name in needed}
-        self._schedule, self._inputs, self._carried = schedule, dict(inputs), dict(carried)
+        self._track, self._inputs = track, dict(inputs)
         self._report, self._release = report, release
-        values = {value.name: value for value in plan.program.inputs}
-        self._outputs = {name: value for name, value in plan.program.outputs.items() if name not in carried}
-        self._results = {name: plan.program.outputs[result] for result, name in carried.items()}
-        self._carry = schedule.session.carrier([(self._results[name], values[name]) for name in self._results])
-        self._stages = [stage for stage in plan.cache.stages if not stage.depends.isdisjoint(plan.varying)]
-        self._once = [stage for stage in plan.cache.stages if stage.depends.isdisjoint(plan.varying)]
-        self._steps = 0
+        self._begun = False
 
     def step(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        _check_step(self._shapes, inputs)
-        session, counts = self._schedule.session, RunCounts()
+        track = self._track
+        track.check_step(inputs)
+        session = track.schedule.session
         with session.running():
-            if self._steps == 0:
-                session.start({**self._inputs, **inputs})
-                self._inputs = {name: array for name, array in self._inputs.items() if name in self._carried.values()}
-                self._run(self._once, counts)
-            else:
-                self._carry()
+            if self._begun:
+                track.carry()
                 session.renew(inputs)
-                counts.tasks_skipped += sum(len(stage.tasks) for stage in self._once)
-            self._steps += 1
-            self._run(self._stages, counts)
-            found = {name: session.read(value) for name, value in self._outputs.items()}
-        self._report(counts)
+                track.schedule.run_tasks(track.again)
+            else:
+                session.start({**self._inputs, **inputs})
+                self._inputs = {name: array for name, array in self._inputs.items() if name in track.results}
+                track.schedule.run_tasks(track.all)
+            found = {name: session.read(value) for name, value in track.outputs.items()}
+        self._report(track.later_counts if self._begun else track.first_counts)
+        self._begun = True
         return found
 
-    def _run(self, stages: Iterable[Any], counts: RunCounts) -> None:
-        for stage in stages:
-            self._schedule.run_stage(stage)
-            counts.tasks_run += len(stage.tasks)
-
     def state(self, names: Collection[str] | None = None) -> dict[str, Any]:
-        wanted = {name: value for name, value in self._results.items() if names is None or name in names}
-        if self._steps == 0:
+        wanted = {name: value for name, value in self._track.results.items() if names is None or name in names}
+        if not self._begun:
             return {name: self._inputs[name] for name in wanted}
-        return {name: self._schedule.session.read(value) for name, value in wanted.items()}
+        return {name: self._track.schedule.session.read(value) for name, value in wanted.items()}
 
     def __enter__(self) -> PinnedLoop:
         return self

@@ -17,7 +17,7 @@ from boundflow_core.extension import Executor, Pass
 from boundflow_core.ir.evaluate import bind_symbols
 from boundflow_core.ir.program import BoundProgram, Value
 from boundflow_core.ir.types import SymDim, concrete_shape
-from boundflow_core.loop import Loop, PinnedLoop, PlainLoop, check_loop
+from boundflow_core.loop import Loop, PinnedLoop, PlainLoop, Track, check_loop
 from boundflow_core.memory import chunk_sizes
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.planner.plan import PlanBundle
@@ -111,6 +111,7 @@ class ProgramRunner:
         self._fingerprint = ""
         self._fitting: dict[tuple[Any, ...], int] = {}
         self._checked: tuple[dict[str, tuple[int, ...]], dict[str, int]] = ({}, {})
+        self._looped: tuple[Mapping[str, tuple[int, ...]], Mapping[str, str], dict[str, int]] | None = None
         self._lock = threading.RLock()
 
     @property
@@ -195,9 +196,11 @@ class ProgramRunner:
         """
         program = self._template.program
         sizes = self._sizes(program, inputs)
-        chunk = self.chunk(sizes)
         device = device_of(next(iter(inputs.values())))
-        symbols = [symbol for symbol in sizes if chunk[symbol] < sizes[symbol]]
+        symbols = []
+        if self._planning.memory_limit is not None:
+            chunk = self.chunk(sizes)
+            symbols = [symbol for symbol in sizes if chunk[symbol] < sizes[symbol]]
         if not symbols:
             whole = self._run(inputs, sizes, device)
             if progress is not None:
@@ -228,22 +231,18 @@ class ProgramRunner:
             InputError: inputs are missing, of wrong shapes, or cannot be carried.
             MemoryLimitError: the smallest chunk does not fit.
         """
-        program = self._template.program
-        check_loop(program, self._varying, inputs, carried)
-        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
-        known = bind_symbols(replace(program, inputs=tuple(v for v in program.inputs if v.name in shapes)), shapes)
-        if unknown := set(program.symbols()) - set(known):
-            raise InputError(f"what a loop of {program.name} begins with does not say how large {sorted(unknown)} are")
-        shapes.update((v.name, concrete_shape(v.shape, known)) for v in program.inputs)
-        sizes = bind_symbols(program, shapes)
-        planning = self._planning
+        program, planning = self._template.program, self._planning
+        sizes = self._loop_sizes(program, inputs, carried)
         if planning.differentiable or planning.one_task or self.chunk(sizes) != sizes:
             return PlainLoop(program, self._varying, self, inputs, carried)
         device = device_of(next(iter(inputs.values())))
         with self._lock:  # while the loop lasts, its session is its own
             schedule = self._schedule(sizes, device)
-            key = next(key for key, held in self._schedules.items() if held is schedule)
+            key = next(key for key in reversed(self._schedules) if self._schedules[key] is schedule)
             del self._schedules[key]
+        wanted = tuple(carried.items())
+        if wanted not in schedule.tracks:
+            schedule.tracks[wanted] = Track(schedule, carried)
 
         def report(counts: RunCounts) -> None:
             with self._lock:
@@ -255,11 +254,27 @@ class ProgramRunner:
             with self._lock:
                 self._schedules.setdefault(key, schedule)
 
-        return PinnedLoop(schedule, inputs, carried, report, release)
+        return PinnedLoop(schedule.tracks[wanted], inputs, report, release)
+
+    def _loop_sizes(
+        self, program: BoundProgram, inputs: Mapping[str, Any], carried: Mapping[str, str]
+    ) -> dict[str, int]:
+        """The sizes of a loop that begins with ``inputs``; the latest shapes are not checked again."""
+        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        looped = self._looped
+        if looped is None or (shapes, carried) != looped[:2]:
+            check_loop(program, self._varying, inputs, carried)
+            some = replace(program, inputs=tuple(v for v in program.inputs if v.name in shapes))
+            known = bind_symbols(some, shapes)
+            if unknown := set(program.symbols()) - set(known):
+                raise InputError(f"what a loop of {program.name} begins with does not tell the sizes {sorted(unknown)}")
+            sizes = bind_symbols(program, {v.name: concrete_shape(v.shape, known) for v in program.inputs})
+            self._looped = looped = (shapes, dict(carried), sizes)
+        return looped[2]
 
     def _sizes(self, program: BoundProgram, inputs: Mapping[str, Any]) -> dict[str, int]:
         """The sizes that the inputs have; the latest shapes are not checked again."""
-        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        shapes = {name: array.shape for name, array in inputs.items()}
         latest, sizes = self._checked
         if shapes != latest:
             sizes = bind_symbols(program, shapes)

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from boundflow_core.cache import BoundCache, CacheKey, digest, fingerprint
@@ -65,8 +65,10 @@ class RunCounts:
 
     def add(self, other: RunCounts) -> None:
         """Adds the counts of ``other`` to these."""
-        for item in fields(RunCounts):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+        self.tasks_run += other.tasks_run
+        self.tasks_skipped += other.tasks_skipped
+        self.cache_hits += other.cache_hits
+        self.cache_misses += other.cache_misses
 
 
 @dataclass
@@ -77,6 +79,7 @@ class Schedule:
         cache: where results are kept; None to run everything always.
         key_parts: further parts of the key, from plugins.
         fingerprint: of the program, where it is known already.
+        tracks: what loops prepare once (see :class:`boundflow_core.loop.Track`), by what they carry.
     """
 
     plan: PlanBundle
@@ -87,9 +90,12 @@ class Schedule:
     device: str = "cpu"
     fingerprint: str = ""
     _bases: tuple[tuple[Stage, CacheKey], ...] = field(default=(), init=False, repr=False)
+    tracks: dict[tuple[tuple[str, str], ...], Any] = field(default_factory=dict, init=False, repr=False)
+    _tasks: tuple[str, ...] = field(default=(), init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._tasks = tuple(name for stage in self.plan.cache.stages for name in stage.tasks)
         if self.cache is not None:
             program = self.fingerprint or fingerprint(self.plan.program)
             self._bases = tuple((stage, self._base_key(stage, program)) for stage in self.plan.cache.stages)
@@ -114,14 +120,13 @@ class Schedule:
 
     def _run_all(self, inputs: Mapping[str, Any], counts: RunCounts) -> dict[str, Any]:
         self.session.start(inputs)
-        for stage in self.plan.cache.stages:
-            self.run_stage(stage)
-            counts.tasks_run += len(stage.tasks)
+        self.run_tasks(self._tasks)
+        counts.tasks_run += len(self._tasks)
         return self.session.results()
 
-    def run_stage(self, stage: Stage) -> None:
-        """Runs the stage's tasks in a session that has begun."""
-        self.session.run_tasks(stage.tasks)
+    def run_tasks(self, names: tuple[str, ...]) -> None:
+        """Runs tasks, whole stages of them, in a session that has begun."""
+        self.session.run_tasks(names)
 
     def _run_missing(
         self, inputs: Mapping[str, Any], cache: BoundCache, keys: Mapping[str, CacheKey], known: _Known
@@ -130,7 +135,7 @@ class Schedule:
         self.session.start(inputs)
         for stage in self.plan.cache.stages:
             if stage.name in known.missing:
-                self.run_stage(stage)
+                self.run_tasks(stage.tasks)
                 if stage.cached:
                     arrays = [self.session.read(value) for value in stage.keeps]
                     cache.put(keys[stage.name], arrays, sum(int(array.nbytes) for array in arrays))

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from boundflow_core.arrays import concatenate, is_torch, like, nonzero
 from boundflow_core.errors import OptionError
 from boundflow_core.runner import ProgramRunner
@@ -86,17 +88,16 @@ def ascend(
         rows: those that must exceed ``settings.stop``.
         wanted: names of what is wanted of the last state.
     """
-    batched = {value.name for value in step.program.inputs if value.shape[:1] == (REGIONS,)}
-    taken = {value.name for value in step.program.inputs}
+    taken = {value.name: value for value in step.program.inputs}
     carried = {name: name for name in step.program.outputs if name in taken}
     fixed = {name: array for name, array in given.items() if name in taken}
     state = {name: _detached(array) for name, array in start.items() if name in carried}
     best, last, batch, number, finished = None, dict[str, Any](), _Batch(), 0, False
+    sample = next(iter(state.values()))
     while not finished:
         with step.loop({**fixed, **state}, carried) as loop:
             keep = None
             while keep is None and not finished:
-                sample = next(iter(state.values()))
                 scalars = settings.scalars(number)
                 found = loop.step({name: _scalar(value, sample) for name, value in scalars.items()})
                 best, number = batch.improved(best, found["least"]), number + 1
@@ -109,6 +110,7 @@ def ascend(
             last = loop.state(wanted) if finished else {}
             if keep is not None:
                 state = {name: array[keep] for name, array in loop.state().items()}
+                batched = {name for name in fixed if taken[name].shape[:1] == (REGIONS,)}
                 fixed = {name: array[like(keep, array)] if name in batched else array for name, array in fixed.items()}
     return best, last
 
@@ -131,7 +133,7 @@ class _Batch:
         if best is None:
             return found
         before = best if self.places is None else best[self.places]
-        after = _choose(found > before, found, _choose(before == before, before, found))
+        after = _larger(found, before)
         if self.live is not None:
             after = _choose(self.live[:, None], after, before)
         if self.places is None:
@@ -167,11 +169,18 @@ def _scalar(value: float, sample: Any) -> Any:
     return sample.new_tensor(value) if is_torch(sample) else sample.dtype.type(value).reshape(())
 
 
+def _larger(one: Any, other: Any) -> Any:
+    """The larger of both, or the one that is no NaN."""
+    if is_torch(one):
+        import torch
+
+        return torch.fmax(one, other)
+    return np.fmax(one, other)
+
+
 def _choose(condition: Any, one: Any, other: Any) -> Any:
     if is_torch(condition):
         import torch
 
         return torch.where(condition, one, other)
-    import numpy as np
-
     return np.where(condition, one, other)

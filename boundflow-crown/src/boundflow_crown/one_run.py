@@ -14,6 +14,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
+from boundflow_core.arrays import device_of
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
 from boundflow_core.runner import ProgramRunner
@@ -21,7 +22,7 @@ from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Workshop
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.layers import Layer, defined, inputs_of, neuron_start, tightened
-from boundflow_crown.picking import pick, room_symbol, slot_numbers, slots_key
+from boundflow_crown.picking import pick, room_symbol, slot_numbers
 from boundflow_crown.pieces import PIECE_ROWS, padded_count, rows_of_piece
 from boundflow_crown.rows import Rows
 from boundflow_interval import Interval
@@ -104,10 +105,12 @@ class Rooms:
         if self.now is None:
             self.now = self._for(counts)
             return
-        self.now = self.grown(self.now, counts)
-        wanted = self._for([max(column) for column in zip(*self._lately, strict=True)])
-        if len(self._lately) == REMEMBERED and sum(self.now) > WASTE * sum(wanted):
-            self.now = wanted
+        if any(count > room for count, room in zip(counts, self.now, strict=True)):
+            self.now = self.grown(self.now, counts)
+        if len(self._lately) == REMEMBERED and sum(self.now) > WASTE * sum(counts):
+            wanted = self._for([max(column) for column in zip(*self._lately, strict=True)])
+            if sum(self.now) > WASTE * sum(wanted):
+                self.now = wanted
 
     def grown(self, rooms: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
         """``rooms``, but where there are more rows, room for these and some more."""
@@ -129,7 +132,7 @@ class OneRun:
         self._layers = tuple(layer for layer in layers if layer.shared is not None)
         self._limit = workshop.planning.memory_limit if workshop.planning is not None else None
         self._rooms = Rooms([layer.neurons for layer in self._layers])
-        self._slots: dict[tuple[int, str], Any] = {}
+        self._slots: tuple[Any, dict[str, Any]] = (None, {})  # of the latest rooms
         self._lock = Lock()
 
     def learn(self, counts: Mapping[str, int]) -> None:
@@ -142,12 +145,8 @@ class OneRun:
         with self._lock:
             rooms = self._rooms.now
         while rooms is not None and self._fits(rooms, inputs):
-            slots = {
-                f"slots:{layer.name}": self._slots_for(room, inputs["lower"])
-                for layer, room in zip(self._layers, rooms, strict=True)
-            }
-            results = self.runner(inputs_of(self.runner, {**inputs, **slots}))
-            counts = [int(count) for count in results.pop("counts")]
+            results = self.runner(inputs_of(self.runner, {**inputs, **self._slots_for(rooms, inputs["lower"])}))
+            counts = results.pop("counts").tolist()
             if all(count <= room for count, room in zip(counts, rooms, strict=True)):
                 with self._lock:
                     self._rooms.learn(counts)
@@ -167,9 +166,10 @@ class OneRun:
             sizes["S"] = int(inputs["C"].shape[1])
         return self.runner.peak_bytes(sizes) <= self._limit
 
-    def _slots_for(self, room: int, sample: Any) -> Any:
-        """1..``room``, an array of the kind of ``sample``."""
-        key = slots_key(room, sample)
-        if key not in self._slots:
-            self._slots[key] = slot_numbers(room, sample)
-        return self._slots[key]
+    def _slots_for(self, rooms: tuple[int, ...], sample: Any) -> dict[str, Any]:
+        """``slots:NAME`` of all layers, arrays of the kind of ``sample``."""
+        key, known = (rooms, type(sample), device_of(sample)), self._slots
+        if known[0] != key:
+            named = zip(self._layers, rooms, strict=True)
+            known = self._slots = key, {f"slots:{layer.name}": slot_numbers(room, sample) for layer, room in named}
+        return known[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from boundflow_core.arrays import device_of, is_torch, like
+from boundflow_core.arrays import like
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
 from boundflow_core.ir.program import Value
@@ -15,7 +15,7 @@ from boundflow_core.ir.types import DType, SymDim
 from boundflow_crown.layers import Layer
 from boundflow_interval import Interval
 
-__all__ = ["Picked", "is_loose", "pick", "room_symbol", "slot_numbers", "slots_key"]
+__all__ = ["Picked", "is_loose", "pick", "room_symbol", "slot_numbers"]
 
 
 def is_loose(lower: Any, upper: Any, *, hinged: bool) -> Any:
@@ -31,11 +31,6 @@ def room_symbol(layer: Layer) -> SymDim:
 def slot_numbers(room: int, sample: Any) -> Any:
     """What programs take as ``slots``: 1..``room``, an array of the kind of ``sample``."""
     return like(np.arange(1, room + 1), sample)
-
-
-def slots_key(room: int, sample: Any) -> tuple[int, str]:
-    """What :func:`slot_numbers` depend on."""
-    return room, device_of(sample) if is_torch(sample) else ""
 
 
 @dataclass(frozen=True)

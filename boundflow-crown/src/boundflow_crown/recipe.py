@@ -155,10 +155,10 @@ def _refined(
     and relaxations of their own, row by row, cost much.
     """
     batch = len(given["lower"])
-    inputs = inputs_of(ragged, given)
     if batch > 1 and len(region) <= batch * rows_of_piece(ragged, batch):
-        found = in_pieces(ragged, inputs, {**rows, "row_region": region}, axis=0)
+        found = in_pieces(ragged, inputs_of(ragged, given), {**rows, "row_region": region}, axis=0)
         return found["lower"], found["upper"]
+    inputs = inputs_of(shared, given)
     lows, highs, start = [], [], 0
     for number in range(batch):
         stop = start + int((region == number).sum())

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 from boundflow_core.errors import LoadError
 from boundflow_onnx.model import first_line
@@ -43,6 +42,8 @@ def fold(
         # The reference implementation takes a scalar depth only, where ONNX allows a vector of one.
         inputs = [inputs[0], inputs[1].reshape(()), inputs[2]]
     feeds = {key: value for key, value in zip(node.input, inputs, strict=True) if value is not None}
+    from onnx.reference import ReferenceEvaluator  # slow to import, and most networks have nothing to compute
+
     outputs = [key for key in node.output if key]
     graph = onnx.GraphProto(name="constants", node=[node])
     graph.input.extend(onnx.ValueInfoProto(name=key) for key in feeds)

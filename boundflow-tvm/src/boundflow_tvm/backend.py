@@ -168,6 +168,9 @@ class Tir:
 
     # statements
 
+    def copy_memory(self, to: Any, source: Any, count: Any) -> Any:
+        return self.t.Evaluate(self.t.call_extern("handle", "memcpy", to, source, count))
+
     def store(self, buffer: Any, at: Any, value: Any) -> Any:
         return self.t.BufferStore(buffer, value, [at])
 

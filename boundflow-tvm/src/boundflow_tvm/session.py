@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from boundflow_core.executors.reference import NumpyBackend
 from boundflow_core.executors.steps import Call, StepSession
-from boundflow_core.ir.constants import Constant
+from boundflow_core.ir.constants import Constant, as_numpy
 from boundflow_core.ir.program import BoundProgram, Op, Value
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.planner.storage import ALIGNMENT, MemoryTraits
@@ -24,7 +24,7 @@ from boundflow_tvm.cache import KERNELS, KernelCounts, cache_folder
 from boundflow_tvm.kernels import kernel_of
 from boundflow_tvm.strategies import WRITES
 from boundflow_tvm.templates import Input, Kernel, Output, Packed, Scratch
-from boundflow_tvm.unit import Launch, Unit
+from boundflow_tvm.unit import COPIES, Launch, Unit
 
 __all__ = ["TRAITS", "TvmSession", "open_session"]
 
@@ -81,7 +81,7 @@ class TvmSession(StepSession):
             shared = _PREPARED.get(plan.program)
             if shared is None:
                 shared = _PREPARED[plan.program] = _Prepared(runs.unit)
-        functions = KERNELS.get(shared.unit.key, shared.unit.compile, self.counts, cache_folder())
+        functions = self._functions = KERNELS.get(shared.unit.key, shared.unit.compile, self.counts, cache_folder())
         numbers = aligned(np.array([plan.sizes[s] for s in shared.unit.symbols] or [0], dtype=np.int64))
         tasks: dict[str, tuple[Call, ...]] = {}
         for name, items in runs.tasks.items():
@@ -137,10 +137,22 @@ class TvmSession(StepSession):
             return shared.weights.setdefault(value, aligned(array))
 
     def start(self, inputs: Mapping[str, Any]) -> None:
-        for value, slot in self._inputs:
-            np.copyto(self._slots[slot], self._backend.convert(inputs[value.name], value))
+        slots = self._slots
+        for name, (_, slot) in self._inputs.items():
+            slots[slot][...] = as_numpy(inputs[name])
         for slot, constant, value in self._live:
-            np.copyto(self._slots[slot], self._backend.load(constant, value))
+            slots[slot][...] = self._backend.load(constant, value)
+
+    def renew(self, inputs: Mapping[str, Any]) -> None:
+        for name, array in inputs.items():
+            self._slots[self._inputs[name][1]][...] = as_numpy(array)
+
+    def _copies(self, pairs: Sequence[tuple[Any, Any]]) -> Call:
+        if any(not array.flags.c_contiguous for pair in pairs for array in pair):
+            return super()._copies(pairs)
+        table = [number for to, source in pairs for number in (to.ctypes.data, source.ctypes.data, to.nbytes)]
+        self._kept.append(pairs)
+        return partial(self._functions(COPIES), prepared(aligned(np.array(table, dtype=np.int64))))
 
 
 class _Backend(NumpyBackend):

@@ -13,10 +13,13 @@ from boundflow_tvm.backend import Tir, compile_module, processor, tir, versions
 from boundflow_tvm.kernels import Generated
 from boundflow_tvm.templates import Kernel
 
-__all__ = ["CODE_VERSION", "Launch", "Unit"]
+__all__ = ["CODE_VERSION", "COPIES", "Launch", "Unit"]
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 """Part of every key: to be raised when the generator writes other code for the same operation."""
+
+COPIES = "copies"
+"""A function of each object file: copies memory, from a vector of addresses to, addresses from, and bytes, in turn."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Unit:
                 callee = made[kernel.name, kernel.key] = _callee(t, kernel, t.name(f"kernel_{len(made)}"))
                 (generated if isinstance(kernel, Generated) else written)[callee.name] = callee.function
         public = {t.name(f"run_{number}"): self._run(t, run, made) for number, run in enumerate(self.runs)}
+        public[t.name(COPIES)] = _copies(t)
         return compile_module(generated, written, public)
 
     def _run(self, t: Tir, run: Sequence[Launch], made: dict[tuple[str, str], _Callee]) -> Any:
@@ -88,6 +92,17 @@ class Unit:
             arguments += [value(dim) for dim in callee.sizes(launch)]
             statements.append(t.invoke(callee.name, arguments))
         return t.function([addresses, numbers], t.seq(*statements))
+
+
+def _copies(t: Tir) -> Any:
+    length = t.var("length")
+    table = t.buffer("table", length, "int64")
+
+    def one(i: Any) -> Any:
+        to, source, count = (t.load(table, i * t.int(3) + t.int(part)) for part in range(3))
+        return t.copy_memory(t.handle(to), t.handle(source), count)
+
+    return t.function([table], t.loop(t.t.floordiv(length, t.int(3)), one))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Outcome:
     Attributes:
         lower, upper: [B, S], or [B, n] for the n outputs themselves.
         seconds: of loading, compiling, the first run, and a further run where one was measured.
+        kernels: what became of requests for compiled code, of executors that compile.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Outcome:
     tasks: int
     lowering: Mapping[str, int]
     fallbacks: Mapping[str, int]
+    kernels: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
         """What ``--json`` holds; bounds that are not finite are the strings "inf", "-inf" and "nan"."""
@@ -66,6 +68,7 @@ class Outcome:
             "tasks": self.tasks,
             "lowering": {"ops": dict(self.lowering), "fallbacks": dict(self.fallbacks)},
             "rounding": self.rounding,
+            "kernels": dict(self.kernels),
         }
 
 
@@ -335,4 +338,5 @@ def compute(
         tasks=len(run.plan.tasks),
         lowering=dict(run.stats.lowering),
         fallbacks=dict(run.stats.fallbacks),
+        kernels=dict(run.stats.kernels),
     )

@@ -6,8 +6,8 @@ a plan, :class:`StepSession` prepares everything once; a run is then nothing but
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ __all__ = ["Backend", "Kernel", "StepSession"]
 Kernel = Callable[..., Any]
 Slots = list[Any]
 Call = Callable[[], Any]
+
+_NOTHING = nullcontext()
 
 
 class Backend(Protocol):
@@ -76,7 +78,7 @@ class StepSession:
         }
         self._slots: Slots = [None] * len(values)
         self._live = [(self._number[v], c, v) for v, c in plan.program.constants.items() if c.is_live]
-        self._inputs = [(value, self._number[value]) for value in plan.program.inputs]
+        self._inputs = {value.name: (value, self._number[value]) for value in plan.program.inputs}
         self._results = {name: self._number[value] for name, value in plan.program.outputs.items()}
         # Values that kernels allocate themselves, and the calls that make the views of each anew.
         self._own: list[int] = []
@@ -209,17 +211,16 @@ class StepSession:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """What must hold while the session is used, from :meth:`start` to :meth:`results`."""
-        yield
+        return _NOTHING
 
     def start(self, inputs: Mapping[str, Any]) -> None:
         """Brings the inputs and the weights that may have changed into place, and lets go of what is left over."""
         for slot in self._own:
             self._slots[slot] = None
-        for value, slot in self._inputs:
-            array = self._backend.convert(inputs[value.name], value)
+        for name, (value, slot) in self._inputs.items():
+            array = self._backend.convert(inputs[name], value)
             if self._planned:
                 self._backend.copy(self._slots[slot], array)
             else:
@@ -229,9 +230,9 @@ class StepSession:
 
     def renew(self, inputs: Mapping[str, Any]) -> None:
         """Brings these inputs into place; everything else stays as it is."""
-        for value, slot in self._inputs:
-            if value.name in inputs:
-                self._backend.copy(self._slots[slot], self._backend.convert(inputs[value.name], value))
+        for name, array in inputs.items():
+            value, slot = self._inputs[name]
+            self._backend.copy(self._slots[slot], self._backend.convert(array, value))
 
     def carrier(self, moves: Sequence[tuple[Value, Value]]) -> Call:
         """A call that copies values of a finished run into the places of inputs: pairs (value, input).
@@ -248,18 +249,36 @@ class StepSession:
 
         moved = [pair for pair in moves if pair[0] not in home or not lies_at(*pair)]
         written = {home[target] for _, target in moved}
-        staged = [source in home and home[source] in written for source, _ in moved]
-        numbers = [(self._number[source], self._number[target]) for source, target in moved]
+        pairs: list[tuple[Any, Any]] = []
+        elsewhere: list[tuple[Any, int]] = []
+        for source, target in moved:
+            number, place = self._number[source], slots[self._number[target]]
+            if source not in home or self._is_own(self._storage, source):
+                elsewhere.append((place, number))  # not in the arena, and every run may find it in another place
+            elif home[source] in written:
+                aside = self._backend.clone(slots[number])
+                pairs.insert(0, (aside, slots[number]))
+                pairs.append((place, aside))
+            else:
+                pairs.append((place, slots[number]))
+        copies = self._copies(pairs)
 
         def carry() -> None:
-            arrays = [
-                self._backend.clone(slots[number]) if stage else slots[number]
-                for (number, _), stage in zip(numbers, staged, strict=True)
-            ]
-            for array, (_, number) in zip(arrays, numbers, strict=True):
-                self._backend.copy(slots[number], array)
+            copies()
+            for place, number in elsewhere:
+                self._backend.copy(place, slots[number])
 
-        return carry
+        return carry if elsewhere else copies
+
+    def _copies(self, pairs: Sequence[tuple[Any, Any]]) -> Call:
+        """A call that copies, one after another: pairs (target, source) of arrays of one type and shape."""
+        copy = self._backend.copy
+
+        def copies() -> None:
+            for target, source in pairs:
+                copy(target, source)
+
+        return copies
 
     def run_tasks(self, names: tuple[str, ...]) -> None:
         """Runs tasks one after another. Their calls are put into one list when that is first asked for."""

@@ -84,6 +84,8 @@ class Constant:
 
 def as_numpy(data: Any) -> NDArray[Any]:
     """A NumPy view or copy of an array-like or of a torch tensor on any device."""
+    if type(data) is np.ndarray:
+        return data
     if hasattr(data, "detach"):
         data = data.detach()
         if str(data.dtype) == "torch.bfloat16":

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class DType(str, Enum):
     INT64 = "int64"
     BOOL = "bool"
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype[Any]:
         return np.dtype(self.value)
 
@@ -195,7 +196,12 @@ class Attrs(Mapping[str, Any]):
         return ", ".join(f"{key}={_format(value)}" for key, value in self._items.items())
 
 
+_PLAIN = frozenset({int, str, bool})
+
+
 def _freeze(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, (list, tuple)):
         return tuple(_freeze(item) for item in value)
     if isinstance(value, np.generic):
@@ -207,6 +213,8 @@ def _freeze(value: Any) -> Any:
 
 def _identity(value: Any) -> Any:
     """What tells ``value`` from all others, where == does not."""
+    if type(value) is int or type(value) is str:
+        return value  # what any other kind of value gives is a pair, or a tuple of these
     if isinstance(value, tuple):
         return tuple(_identity(item) for item in value)
     return type(value), value.hex() if isinstance(value, float) else value
