@@ -178,7 +178,7 @@ def boundflow_register_lowerings() -> Iterable[LoweringStrategy]:
     """Ways in which an executor, also somebody else's, can run an operation.
 
     The planner asks each strategy of the executor for each operation, takes the one of the smallest estimate, and
-    records why (``run.plan.lowering``, ``boundflow plan``)::
+    records why (``run.plan.lowering``, ``boundflow plan``); ``compile(lowering=NAME)`` asks for one of them::
 
         @hookimpl
         def boundflow_register_lowerings():
