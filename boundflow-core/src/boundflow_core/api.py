@@ -15,6 +15,7 @@ from boundflow_core.memory import parse_bytes
 from boundflow_core.plugins import Registry, registry
 from boundflow_core.property import Property
 from boundflow_core.regions import Region
+from boundflow_core.selection import check_lowering, executor_of
 from boundflow_core.specs import LinearSpec
 
 __all__ = ["bound", "compile", "load", "read_property"]
@@ -75,6 +76,7 @@ def compile(
     differentiable: bool = False,
     reuse: bool = True,
     rounding: str = "nearest",
+    lowering: str | None = None,
     **options: Any,
 ) -> CompiledBounds:
     """Writes and plans the bound computation of ``method`` over a network, to be called many times.
@@ -94,11 +96,13 @@ def compile(
         rounding: "nearest": as the processor computes; "outward": bounds are moved outwards by all that rounding may
             have done to them, so that they hold in exact arithmetic too. Takes float64, an executor that states how
             exact its functions are, and a few times the work.
+        lowering: name of a lowering strategy ("relax_vm") that shall run all that it supports, where the executor has
+            several; None: the best for each operation. With executor "auto" its own executor runs.
         options: options of the method.
 
     Raises:
         UnsupportedOpError: an operator of the network has no rule in the method's domains.
-        UnknownNameError: unknown method or executor.
+        UnknownNameError: unknown method, executor or lowering strategy.
         OptionError: an option that the method does not have, or a value out of range.
     """
     plugins = registry()
@@ -108,11 +112,14 @@ def compile(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise OptionError(f"{name} must be a positive integer or None, not {value!r}")
     outward = _is_outward(rounding, dtype)
+    asked = executor_of(plugins, executor, lowering)
+    chosen = choose_executor(plugins, asked, differentiable=differentiable, outward=outward)
+    check_lowering(chosen, lowering)
     return CompiledBounds(
         load(source),
         plugins.method(method),
         plugins,
-        choose_executor(plugins, executor, differentiable=differentiable, outward=outward),
+        chosen,
         CompileOptions(
             dtype=DType(dtype),
             spec_rows=spec_rows,
@@ -121,6 +128,7 @@ def compile(
             memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
             cache=_cache(cache, plugins),
             reuse=reuse,
+            lowering=lowering,
             outward=outward,
             method=options,
         ),

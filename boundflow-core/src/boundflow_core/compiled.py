@@ -51,6 +51,7 @@ class CompileOptions:
         cache: where results are kept between calls; None: nowhere.
         reuse: whether values share memory.
         one_task: plan the whole program as one task.
+        lowering: the executor's strategy that runs all that it supports; None: the best for each operation.
         outward: whether bounds are moved outwards by all that rounding may have done to them.
         method: options of the method.
     """
@@ -63,6 +64,7 @@ class CompileOptions:
     cache: BoundCache | None = None
     reuse: bool = True
     one_task: bool = False
+    lowering: str | None = None
     outward: bool = False
     method: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,6 +95,7 @@ class CompiledBounds:
             differentiable=options.differentiable,
             reuse=options.reuse,
             one_task=options.one_task,
+            lowering=options.lowering,
             outward=options.outward,
         )
         self._recipes: dict[tuple[str | None, float | None], Recipe] = {}

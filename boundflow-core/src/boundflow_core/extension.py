@@ -285,6 +285,8 @@ class Pass:
     Attributes:
         stage: "program" (composites are still whole) or "primitives" (those that the executor has no kernel for are
             written out).
+        strategies: names of the lowering strategies that take what it makes; where the caller asks for another one, it
+            does not run. Empty: it serves all.
     """
 
     name: str
@@ -292,6 +294,7 @@ class Pass:
     rank: int
     run: Callable[[BoundProgram], BoundProgram]
     stage: str = "primitives"
+    strategies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

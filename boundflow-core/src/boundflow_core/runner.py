@@ -68,6 +68,7 @@ class Planning:
         differentiable: keep what gradients need.
         reuse: whether values share memory.
         one_task: plan each program as one task.
+        lowering: the executor's strategy that runs all that it supports; None: the best for each operation.
         outward: whether each program's bounds are moved outwards by what rounding may have done to them. Results of one
             program that another one takes as inputs count as exact there.
     """
@@ -81,6 +82,7 @@ class Planning:
     differentiable: bool = False
     reuse: bool = True
     one_task: bool = False
+    lowering: str | None = None
     outward: bool = False
 
 
@@ -135,6 +137,7 @@ class ProgramRunner:
             reuse=planning.reuse,
             one_task=planning.one_task,
             varying=self._varying,
+            lowering=planning.lowering,
         )
         for table, counts in ((stats.lowering, plan.lowering.counts), (stats.fallbacks, plan.lowering.fallbacks)):
             for name, count in counts.items():

@@ -172,7 +172,7 @@ class Schedule:
         """The part of a stage's key that is the same for all calls."""
         sizes = ",".join(f"{symbol}={self.plan.sizes[symbol]}" for symbol in stage.symbols)
         kinds = ",".join(f"{value.type.dtype}" for value in stage.keeps)
-        layout = f"{kinds};{sizes};{self.plan.executor};{self.device}"
+        layout = f"{kinds};{sizes};{self.plan.executor};{self.plan.lowering.asked or ''};{self.device}"
         return CacheKey(program=program, stage=stage.name, method=self.method, layout=layout)
 
     def _keys(self, inputs: Mapping[str, Any]) -> dict[str, CacheKey] | None:

@@ -30,8 +30,21 @@ def boundflow_register_executors() -> list[Executor]:
             open=_open,
             traits=_traits,
             passes=(
-                Pass("rows", "what rows go through becomes one operation", rank=50, run=_fuse_rows, stage="program"),
-                Pass("fuse", "elementwise and layout operations become loop nests", rank=200, run=_fuse),
+                Pass(
+                    "rows",
+                    "what rows go through becomes one operation",
+                    rank=50,
+                    run=_fuse_rows,
+                    stage="program",
+                    strategies=("call_tir",),
+                ),
+                Pass(
+                    "fuse",
+                    "elementwise and layout operations become loop nests",
+                    rank=200,
+                    run=_fuse,
+                    strategies=("call_tir",),
+                ),
             ),
         )
     ]
@@ -58,7 +71,13 @@ def boundflow_register_commands() -> list[Command]:
 
 
 def _open(plan: PlanBundle, device: Any) -> Session:
+    from boundflow_tvm import relax
     from boundflow_tvm.session import open_session
+
+    if relax.NAME in plan.lowering.counts:
+        from boundflow_tvm.relax.session import RelaxSession
+
+        return RelaxSession(plan)
 
     return open_session(plan, device)
 

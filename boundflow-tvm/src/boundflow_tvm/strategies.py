@@ -8,7 +8,7 @@ from boundflow_core.extension import TYPICAL_SIZE, LoweringStrategy
 from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.program import Op, Primitive, Value
 from boundflow_core.ir.types import Dim, concrete_dim, size
-from boundflow_tvm import blas, templates
+from boundflow_tvm import blas, relax, templates
 from boundflow_tvm.backend import unavailable
 from boundflow_tvm.fused import FUSED
 from boundflow_tvm.kernels import template_of
@@ -25,6 +25,8 @@ FLOPS_TILES = 8e10  # of products in register tiles
 FLOPS_TEMPLATE = 4e10
 FLOPS_BLAS = 6e10
 CALL_BLAS = 1.5e-6
+FLOPS_RELAX = 1e9  # of loop nests without a schedule
+CALL_RELAX = 1e-6
 
 
 def _elements(value: Value) -> int:
@@ -74,6 +76,14 @@ def _blas_takes(op: Op, known: Sequence[bool]) -> float:
     return CALL_BLAS + max(_moved(op) / BYTES_PER_SECOND, _flops(op) / FLOPS_BLAS)
 
 
+def _relax_refuses(op: Op, known: Sequence[bool]) -> str | None:
+    return None if isinstance(op.spec, Primitive) else "Relax runs its decomposition"
+
+
+def _relax_takes(op: Op, known: Sequence[bool]) -> float:
+    return CALL_RELAX + max(2 * _moved(op) / BYTES_PER_SECOND, _flops(op) / FLOPS_RELAX)
+
+
 def _tilelang() -> str:
     return "tilelang needs apache-tvm-ffi below 0.1.13, TVM 0.27 a later one: they cannot share an environment"
 
@@ -94,6 +104,14 @@ STRATEGIES = (
         lambda: None,
         lambda op, known: blas.refused(op),
         _blas_takes,
+    ),
+    LoweringStrategy(
+        relax.NAME,
+        "tasks as functions of Relax in its virtual machine: complete, to compare with",
+        "tvm",
+        unavailable,
+        _relax_refuses,
+        _relax_takes,
     ),
     LoweringStrategy(
         "tilelang_jit",

@@ -104,6 +104,7 @@ def memory_amount(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option("--norm", type=click.Choice(list(NORMS)), help="Norm of the ball.  [default: inf]")
 @click.option("--method", metavar="M", help="How to bound.  [default: the tightest quick method installed]")
 @click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: the fastest that can run here]")
+@click.option("--lowering", metavar="L", help="The executor's strategy for operations.  [default: the best for each]")
 @click.option("--spec", metavar="C.npy", help="Bound the rows of this matrix times the outputs, not the outputs.")
 @click.option(
     "--dtype",
@@ -128,6 +129,7 @@ def command(
     norm: str | None,
     method: str | None,
     executor: str,
+    lowering: str | None,
     spec: str | None,
     dtype: str | None,
     rounding: str,
@@ -171,6 +173,7 @@ def command(
             dtype or ("float64" if rounding == "outward" else "float32"),
             loaded,
             rounding=rounding,
+            lowering=lowering,
             memory_limit=memory_limit,
             progress=progress,
             twice=json_path is not None,
@@ -286,6 +289,7 @@ def compute(
     loaded: float,
     *,
     rounding: str = "nearest",
+    lowering: str | None = None,
     memory_limit: int | None = None,
     progress: Progress | None = None,
     twice: bool,
@@ -296,6 +300,7 @@ def compute(
         region: B regions, with their batch axis.
         loaded: seconds that loading took.
         rounding: "nearest" or "outward".
+        lowering: the strategy that shall run all that it supports.
         memory_limit: bytes that the planned peak must not exceed.
         progress: told of each chunk.
         twice: run once more, to tell what a run takes when everything is warm.
@@ -313,6 +318,7 @@ def compute(
         cache=False,
         memory_limit=memory_limit,
         rounding=rounding,
+        lowering=lowering,
     )
     compiled = perf_counter() - started
     before = run.stats.compile_seconds

@@ -24,6 +24,7 @@ __all__ = ["command", "describe"]
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Number of regions of a call.")
 @click.option("--spec-rows", type=click.IntRange(min=1), metavar="S", help="Specification rows of a call, if any.")
 @click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: the fastest that can run here]")
+@click.option("--lowering", metavar="L", help="The executor's strategy for operations.  [default: the best for each]")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="To compute in."
 )
@@ -36,6 +37,7 @@ def command(
     batch: int,
     spec_rows: int | None,
     executor: str,
+    lowering: str | None,
     dtype: str,
     memory_limit: int | None,
     json_path: str | None,
@@ -62,7 +64,14 @@ def command(
     if executor != "auto":
         plugins.executor(executor)
     run = bf.compile(
-        bf.load(net), method=chosen, batch=batch, spec_rows=spec_rows, executor=executor, dtype=dtype, cache=False
+        bf.load(net),
+        method=chosen,
+        batch=batch,
+        spec_rows=spec_rows,
+        executor=executor,
+        lowering=lowering,
+        dtype=dtype,
+        cache=False,
     )
     described = describe(run, memory_limit)
     if html_path is not None:

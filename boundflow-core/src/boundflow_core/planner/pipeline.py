@@ -36,6 +36,7 @@ def make_plan(
     reuse: bool = True,
     one_task: bool = False,
     varying: frozenset[str] = frozenset(),
+    lowering: str | None = None,
 ) -> PlanBundle:
     """The plan of ``program`` on ``executor``, for sizes that are given later (:func:`bind_plan`).
 
@@ -45,22 +46,25 @@ def make_plan(
         one_task: the whole program as a single task.
         varying: if the program is run in loops, the groups of inputs that change from step to step: what depends on
             others alone is computed once for a loop, and keeps its place.
+        lowering: name of the executor's strategy that runs all that it supports: composites that it does not are
+            written out, and primitives that it does not go to the others. None: the best for each operation.
     """
-    passes = (*passes, *executor.passes)
+    passes = (*passes, *(p for p in executor.passes if not (lowering and p.strategies) or lowering in p.strategies))
     strategies = [
         strategy
         for strategy in executor.strategies
         if strategy.unavailable() is None and not (differentiable and strategy.kernel is not None)
     ]
+    asked = [strategy for strategy in strategies if lowering in (None, strategy.name)]
     program = run_passes(program, passes, "program")
-    lowered, fallbacks = _written_out(program, executor, strategies)
+    lowered, fallbacks = _written_out(program, executor, asked)
     program = order_by_dependencies(run_passes(lowered, passes, "primitives"), varying)
     graph = (single_task(program) if one_task else partition(program)).validate()
-    lowering = _lowering_table(graph, executor.name, strategies, _beforehand(program), fallbacks)
+    table = _lowering_table(graph, executor.name, strategies, _beforehand(program), fallbacks, lowering)
     storage = plan_storage(
         program,
         _beforehand(program),
-        _with_brought(executor.traits(), lowering),
+        _with_brought(executor.traits(), table),
         reuse=reuse and not differentiable,
         lasting=lasting(program, varying) if varying else frozenset(),
     )
@@ -70,7 +74,7 @@ def make_plan(
         graph=graph,
         storage=storage.validate(),
         cache=plan_cache(graph, program, storage),
-        lowering=lowering,
+        lowering=table,
         executor=executor.name,
         differentiable=differentiable,
         layout=analyse_layout(lowered, program),
@@ -148,22 +152,30 @@ def _lowering_table(
     strategies: Sequence[LoweringStrategy],
     beforehand: frozenset[Value],
     fallbacks: Mapping[str, int],
+    asked: str | None,
 ) -> LoweringTable:
     kernels = {strategy.name: strategy.kernel for strategy in strategies}
+    counts = Counter(fallbacks)
 
     def lowered(op: Op) -> Lowering:
         known = [value in beforehand for value in op.inputs]
-        offers = [(s.estimate(op, known), s.name) for s in strategies if s.supports(op, known) is None]
+        refusals = {strategy.name: strategy.supports(op, known) for strategy in strategies}
+        offers = [(s.estimate(op, known), s.name) for s in strategies if refusals[s.name] is None]
         if not offers or all(known):
             return Lowering(executor, _key(op, executor), f"executor {executor}")
+        if asked is not None and refusals[asked] is None:
+            return Lowering(asked, _key(op, asked), f"{asked} is asked for", kernel=kernels[asked])
         (best, name), *others = sorted(offers)
         reason = f"{name} is estimated to take {best * 1e6:.3g} us at sizes of {TYPICAL_SIZE}"
         if others:
             reason += ", " + ", ".join(f"{other} {seconds * 1e6:.3g} us" for seconds, other in others)
+        if asked is not None:
+            counts[f"{op.name}: {asked}: {refusals[asked]}, runs on {name}"] += 1
+            reason = f"{asked} is asked for, but: {refusals[asked]}; {reason}"
         return Lowering(name, _key(op, name), reason, kernel=kernels[name])
 
     entries = {task.name: tuple(TaskOp(op, lowered(op)) for op in task.ops) for task in graph.tasks}
-    return LoweringTable(entries, fallbacks)
+    return LoweringTable(entries, dict(counts), asked)
 
 
 def _key(op: Op, strategy: str) -> KernelKey:

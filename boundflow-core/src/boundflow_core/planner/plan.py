@@ -77,11 +77,13 @@ class LoweringTable:
 
     Attributes:
         entries: by task, in program order.
-        fallbacks: number of operations that could not run as they were written, by reason.
+        fallbacks: number of operations that could not run as they were written, or as was asked, by reason.
+        asked: the strategy that the caller asked for; None: the best for each operation.
     """
 
     entries: Mapping[str, tuple[TaskOp, ...]] = field(default_factory=dict)
     fallbacks: Mapping[str, int] = field(default_factory=dict)
+    asked: str | None = None
 
     @property
     def counts(self) -> Mapping[str, int]:

@@ -19,6 +19,8 @@ KNOWN_DISTRIBUTIONS: Mapping[tuple[str, str], str] = MappingProxyType(
         ("frontend", ".onnx"): "boundflow-onnx",
         ("property reader", ".vnnlib"): "boundflow-onnx",
         ("executor", "tvm"): "boundflow-tvm",
+        ("lowering strategy", "call_tir"): "boundflow-tvm",
+        ("lowering strategy", "relax_vm"): "boundflow-tvm",
         ("command", "verify"): "boundflow-bab",
     }
 )

@@ -180,8 +180,9 @@ def boundflow_register_lowerings() -> Iterable[LoweringStrategy]:
     """Ways in which an executor, also somebody else's, can run an operation.
 
     The planner asks each strategy of the executor for each operation, takes the one of the smallest estimate, and
-    records why (``run.plan.lowering``, ``boundflow plan``). For the executors ``reference`` and ``torch`` a strategy
-    brings its code, for those that compile, the executor knows what to do with it by its name::
+    records why (``run.plan.lowering``, ``boundflow plan``); ``compile(lowering=NAME)`` asks for one of them. For the
+    executors ``reference`` and ``torch`` a strategy brings its code, for those that compile, the executor knows what to
+    do with it by its name::
 
         def kernel(op):
             return lambda x, weight: np.maximum(x @ weight, 0)

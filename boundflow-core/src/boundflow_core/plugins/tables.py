@@ -107,6 +107,9 @@ class Registry:
     def branching_heuristic(self, name: str) -> Branching:
         return self._get("branching heuristic", self.branching, name)
 
+    def lowering(self, name: str) -> LoweringStrategy:
+        return self._get("lowering strategy", self.lowerings, name)
+
     def executor(self, name: str) -> Executor:
         return self._get("executor", self.executors, name)
 
@@ -149,7 +152,7 @@ class Registry:
             message = [
                 f"no {kind} is called {name!r}" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else ""),
                 *self._known(kind, str(name)),
-                _registered(kind + "s", table),
+                _registered("lowering strategies" if kind == "lowering strategy" else kind + "s", table),
                 *self._not_loaded(),
             ]
             raise UnknownNameError(_join(message)) from None
@@ -165,6 +168,7 @@ class Registry:
         """Who is known to bring it: a plugin that was found but left out, or a distribution to install."""
         plural = {
             "property reader": "property_readers",
+            "lowering strategy": "lowerings",
             "composite": "primitives",
             "branching heuristic": "branching",
         }.get(kind, kind + "s")
