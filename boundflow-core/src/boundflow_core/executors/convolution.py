@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from boundflow_core.ir.program import Op
 from boundflow_core.ir.types import DType, concrete_shape
 
-__all__ = ["Convolution", "Taps", "Way", "adjoint_way", "forward_way", "torch_adjoint_bytes", "torch_forward_bytes"]
+__all__ = [
+    "PIECE",
+    "Convolution",
+    "Taps",
+    "Way",
+    "adjoint_way",
+    "forward_way",
+    "torch_adjoint_bytes",
+    "torch_forward_bytes",
+]
 
 # Bytes of operands and results of a piece. Pieces of 1 MiB cost up to a fifth more time, and from 32 MiB on the C
 # library takes memory from the system anew each time, which cost four times a convolution's own time.
@@ -35,6 +44,9 @@ LEAST_WORK = 400_000
 # Above, going through the images one by one takes longer than that too.
 MANY_IMAGES = 64
 
+# Below this length of a line, to copy images into a border on one side takes longer than to compute a few more results.
+SHORT_LINE = 16
+
 
 class Way(Enum):
     """How a convolution, or its adjoint with respect to the input, is computed.
@@ -46,33 +58,40 @@ class Way(Enum):
         ONEDNN: by oneDNN, which for float32 has kernels of its own that run at up to twice the speed of such products.
             The adjoint is a convolution of stride 1 per remainder of the position by the stride: half as long as
             torch's adjoint onto 3 and 8 channels, and about as long onto 16 and more.
+        POINTWISE: of adjoints of kernels 1x1: a product for each image, whose elements go to every s-th place.
     """
 
     NATIVE = "native"
     PRODUCT = "product"
     ONEDNN = "onednn"
+    POINTWISE = "pointwise"
 
 
 @dataclass(frozen=True)
 class Taps:
-    """One axis of the adjoint: output ``stride * j + a`` is the sum over t of ``g[j + first + t] w[kernel[a][t]]``.
+    """One axis of the adjoint: output ``stride * j + a`` is the sum over t of ``g[j + first_a + t] w[kernel[a][t]]``.
 
     With stride s, the outputs ``s j + a`` of the adjoint for one remainder ``a`` are a convolution of stride 1 with
     every s-th element of the kernel (Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient
-    Sub-Pixel Convolutional Neural Network, 2016).
+    Sub-Pixel Convolutional Neural Network, 2016). Remainders may read from different places on, so that the one
+    convolution for all of them has no more taps than each needs; it then gives a few results that nobody reads.
 
     Attributes:
         remainders: those whose outputs get anything; all others are zero.
         kernel: place in the kernel, per such remainder and tap; None where there is none.
+        starts: which of the convolution's results is the first output, per such remainder.
         low, high: borders that the gradient needs.
         count: outputs per remainder.
+        results: of the convolution, per remainder.
     """
 
     remainders: tuple[int, ...]
     kernel: tuple[tuple[int | None, ...], ...]
+    starts: tuple[int, ...]
     low: int
     high: int
     count: int
+    results: int
 
     @staticmethod
     def of(kernel: int, stride: int, padding: int, positions: int, extent: int) -> Taps:
@@ -82,11 +101,20 @@ class Taps:
             for k in range(kernel)
             if (a + padding - k) % stride == 0
         }
-        first, last = min(t for _, t in places), max(t for _, t in places)
         count = -(-extent // stride)
         remainders = tuple(a for a in range(min(stride, extent)) if any(a == b for b, _ in places))
-        table = tuple(tuple(places.get((a, t)) for t in range(first, last + 1)) for a in remainders)
-        return Taps(remainders, table, -first, count - positions + last, count)
+        ranges = [[t for b, t in places if a == b] for a in remainders] or [[0]]
+        taps = max(max(ts) - min(ts) + 1 for ts in ranges)
+        first = min(min(ts) for ts in ranges)
+        firsts = tuple(max(first, max(ts) - taps + 1) for ts in ranges)
+        table = tuple(
+            tuple(places.get((a, f + t)) for t in range(taps)) for a, f in zip(remainders, firsts, strict=False)
+        )
+        low, high = -first, count - 1 + max(firsts) + taps - positions
+        even = positions < SHORT_LINE and min(low, high) >= 0
+        before, after = (max(low, high),) * 2 if even else (low, high)
+        starts = tuple(f - first + before - low for f in firsts)
+        return Taps(remainders, table, starts, before, after, count, positions + before + after - taps + 1)
 
 
 @dataclass(frozen=True)
@@ -187,7 +215,7 @@ class Convolution:
             outputs=len(rows.remainders) * len(columns.remainders) * self.channels,
             groups=1,
             size=self.positions,
-            positions=(rows.count, columns.count),
+            positions=(rows.results, columns.results),
             kernel=(len(rows.kernel[0]), len(columns.kernel[0])),
             stride=(1, 1),
             dilation=(1, 1),
@@ -212,10 +240,24 @@ class Convolution:
         ]
         return np.array(places, dtype=np.int64)
 
+    @property
+    def result_places(self) -> NDArray[np.int64]:
+        """Which result of :attr:`subpixel`, flattened for an image, is each element of the adjoint: [C, H, W]; where
+        remainders are left out, any."""
+        (rows, columns), inner = self.taps, self.subpixel
+        shape = (len(rows.remainders), len(columns.remainders), self.channels, *inner.positions)
+        results = np.arange(prod(shape)).reshape(shape)
+        places = np.zeros((self.channels, *self.size), dtype=np.int64)
+        for row, (a, y) in enumerate(zip(rows.remainders, rows.starts, strict=True)):
+            for column, (b, x) in enumerate(zip(columns.remainders, columns.starts, strict=True)):
+                target = places[:, a :: self.stride[0], b :: self.stride[1]]
+                target[...] = results[row, column, :, y : y + target.shape[1], x : x + target.shape[2]]
+        return places
+
     def piece(self, way: Way) -> int:
         """Number of images that are computed at a time."""
         image = self.channels * prod(self.size) + self.outputs * prod(self.positions)
-        count = image if way is Way.ONEDNN or self.is_pointwise else image + self.windows
+        count = image if way in (Way.ONEDNN, Way.POINTWISE) or self.is_pointwise else image + self.windows
         most = max(1, PIECE // (count * self.dtype.itemsize))
         return -(-self.images // -(-self.images // most)) if self.images else 1
 
@@ -239,7 +281,9 @@ def _pays(conv: Convolution) -> bool:
 def adjoint_way(conv: Convolution, onednn: bool) -> Way:
     """Likewise of the adjoint."""
     plain = conv.groups == 1 and conv.dilation == (1, 1)
-    if onednn and _pays(conv) and plain and min(conv.subpixel.padding) >= 0:
+    if plain and conv.kernel == (1, 1) and not any(conv.padding):
+        return Way.POINTWISE
+    if onednn and _pays(conv) and plain and min(conv.subpixel.padding) >= 0 and conv.subpixel.outputs:
         return Way.ONEDNN
     enlarged = all(0 <= more < step for more, step in zip(conv.output_padding, conv.stride, strict=True))
     return Way.NATIVE if conv.is_native and enlarged else Way.PRODUCT
@@ -257,9 +301,14 @@ def torch_forward_bytes(conv: Convolution, onednn: bool, in_order: bool, result:
     return _onednn_bytes(conv, conv.piece(way), in_order)
 
 
-def torch_adjoint_bytes(conv: Convolution, onednn: bool, in_order: bool, fixed: bool, result: bool) -> int:
+def torch_adjoint_bytes(
+    conv: Convolution, onednn: bool, in_order: bool, channels_last: bool, fixed: bool, result: bool
+) -> int:
     """Likewise of the adjoint. ``fixed``: the weights are, so that they are arranged beforehand."""
     way = adjoint_way(conv, onednn)
+    if way is Way.POINTWISE:
+        copied = 0 if in_order or channels_last else conv.outputs
+        return conv.piece(way) * (conv.channels + copied) * prod(conv.positions) * conv.dtype.itemsize
     if way is Way.PRODUCT:
         return conv.piece(way) * conv.windows * conv.dtype.itemsize
     if way is Way.NATIVE:

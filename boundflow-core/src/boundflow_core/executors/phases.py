@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from boundflow_core.executors.convolution import Convolution
 from boundflow_core.ir.constants import frozen
 from boundflow_core.ir.program import BoundProgram, Op, Primitive, Value
@@ -64,7 +66,7 @@ def _images(program: BoundProgram) -> dict[Value, _Image]:
         if op.name == "conv2d_input_grad" and op.outputs[0] not in found and _splits(program, op):
             start = _Image(Convolution.of(op, dict.fromkeys(program.symbols(), 1)), 3)
             more = _closure(op.outputs[0], start, readers) or {}
-            if found.keys().isdisjoint(more):  # two adjoints may lie in different orders
+            if found.keys().isdisjoint(more) and (_only_elements(start.conv) or _cleared(program, op, more)):  # two adjoints may lie in different orders
                 found.update(more)
     return found
 
@@ -99,6 +101,37 @@ def _closure(start: Value, image: _Image, readers: Mapping[Value, Sequence[Op | 
                 found[op.outputs[0]] = _Image(image.conv, axes)
                 todo.append(op.outputs[0])
     return found
+
+
+def _only_elements(conv: Convolution) -> bool:
+    """Whether all results of the convolution of stride 1 are elements of the adjoint."""
+    return all(taps.results == taps.count for taps in conv.taps)
+
+
+def _cleared(program: BoundProgram, start: Op, image: Mapping[Value, _Image]) -> bool:
+    """Whether results that are no elements never get into a sum, since they are multiplied by zero before.
+
+    What values are multiplied with is zero there, once it is in this order. Infinite results make a sum undefined then,
+    and bounds that are undefined count as infinite.
+    """
+    clear: dict[Value, bool] = {start.outputs[0]: False}
+    for op in program.ops:
+        read = [value for value in op.inputs if value in clear]
+        if not read:
+            continue
+        others = [value for value in op.inputs if value not in clear and value.shape != ()]
+        if op.outputs[0] in image:
+            if op.name not in _FINITE:
+                return False
+            keeps = len(read) == len(op.inputs) and all(clear[value] for value in read)
+            clear[op.outputs[0]] = keeps or (op.name == "mul" and bool(others))
+        elif op.name == "reduce_sum" and not clear[read[0]]:
+            return False
+    return True
+
+
+# Operations that make finite numbers of finite ones, and zeros of zeros.
+_FINITE = frozenset({"abs", "neg", "add", "sub", "mul", "maximum", "minimum", "reshape"})
 
 
 def _shape(image: _Image) -> Shape:
@@ -164,7 +197,8 @@ def _summed(w: Rewriter, op: Op, inputs: Sequence[Value], anew: Mapping[Value, V
 
 
 def _count(image: _Image) -> int:
-    return image.conv.channels * image.conv.size[0] * image.conv.size[1]
+    inner = image.conv.subpixel
+    return inner.outputs * inner.positions[0] * inner.positions[1]
 
 
 def _in_order(w: Rewriter, value: Value, front: Shape, conv: Convolution) -> Value:
@@ -173,10 +207,21 @@ def _in_order(w: Rewriter, value: Value, front: Shape, conv: Convolution) -> Val
     if op is not None and op.name == "gather_rows" and op.attrs["axis"] == 0 and len(front) == 1:
         source = op.inputs[0]
         return w.gather_rows(_in_order(w, source, source.shape[:1], conv), op.inputs[1])
-    images = size(front)
-    (down, across), (height, width) = conv.stride, conv.subpixel.positions
-    apart = w.reshape(value, (images, conv.channels, height, down, width, across))
-    return w.reshape(w.permute(apart, (0, 3, 5, 1, 2, 4)), (*front, conv.channels * conv.size[0] * conv.size[1]))
+    images, inner = size(front), conv.subpixel
+    (down, across), (rows, columns), (height, width) = conv.stride, conv.taps, inner.positions
+    count, length = conv.channels * conv.size[0] * conv.size[1], inner.outputs * height * width
+    if length == count:
+        apart = w.reshape(value, (images, conv.channels, height, down, width, across))
+        return w.reshape(w.permute(apart, (0, 3, 5, 1, 2, 4)), (*front, count))
+    numbers = np.arange(count).reshape(conv.channels, conv.size[0], conv.size[1])
+    places = np.full((down, across, conv.channels, height, width), count)  # a zero, where results are no elements
+    for row, y in enumerate(rows.starts):
+        for column, x in enumerate(columns.starts):
+            target = places[row, column, :, y : y + rows.count, x : x + columns.count]
+            target[...] = numbers[:, row::down, column::across]
+    flat = w.pad(w.reshape(value, (images, count)), (0, 0), (0, 1))
+    found = w.gather_rows(flat, w.constant(frozen(places.reshape(-1).astype(np.int64))), axis=1)
+    return w.reshape(found, (*front, length))
 
 
 def _weight(w: Rewriter, weight: Value, conv: Convolution) -> Value:

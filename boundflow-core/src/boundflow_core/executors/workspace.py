@@ -30,7 +30,8 @@ def torch_workspace(op: Op, sizes: Sizes, operands: Sequence[Operand], *, onednn
         return torch_forward_bytes(Convolution.of(op, sizes), onednn, operands[0].in_order, operands[-1].in_order)
     if op.name == "conv2d_input_grad":
         x, weight, result = operands
-        return torch_adjoint_bytes(Convolution.of(op, sizes), onednn, x.in_order, weight.fixed, result.in_order)
+        conv = Convolution.of(op, sizes)
+        return torch_adjoint_bytes(conv, onednn, x.in_order, x.channels_last, weight.fixed, result.in_order)
     return _TORCH[op.name](op, sizes) if op.name in _TORCH else 0
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from boundflow_core.errors import IRError
 from boundflow_core.ir.program import BoundProgram, Op, Primitive, Value
 from boundflow_core.ir.types import Dim, DType, SymDim, concrete_dim, size
-from boundflow_core.planner.views import Strided, contiguous, is_row_major, view_of
+from boundflow_core.planner.views import Strided, contiguous, is_channels_last, is_row_major, view_of
 
 __all__ = ["ALIGNMENT", "BufferSpec", "MemoryTraits", "Operand", "StoragePlan", "last_uses", "nbytes", "plan_storage"]
 
@@ -30,10 +30,12 @@ class Operand(NamedTuple):
 
     Attributes:
         in_order: whether its elements lie in row-major order.
+        channels_last: whether they do but for the axis after the first, which lies innermost.
         fixed: whether it has the same elements in every run.
     """
 
     in_order: bool
+    channels_last: bool
     fixed: bool
 
 
@@ -234,6 +236,7 @@ def _operand(program: BoundProgram, value: Value, views: Mapping[Value, Strided]
     constant = program.constants.get(value)
     return Operand(
         in_order=value not in views or is_row_major(value, views[value]),
+        channels_last=value in views and is_channels_last(value, views[value]),
         fixed=value in skip and not (constant is not None and constant.is_live),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from boundflow_core.ir.program import Op, Value
 from boundflow_core.ir.types import Dim, Shape
 
-__all__ = ["Strided", "contiguous", "is_row_major", "row_major", "view_of"]
+__all__ = ["Strided", "contiguous", "is_channels_last", "is_row_major", "row_major", "view_of"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ def _is_row_major(shape: Shape, strides: tuple[Dim, ...]) -> bool:
 def is_row_major(value: Value, view: Strided) -> bool:
     """Whether the elements of ``value`` lie in order."""
     return _is_row_major(value.shape, view.strides)
+
+
+def is_channels_last(value: Value, view: Strided) -> bool:
+    """Whether the elements of ``value`` [N, C, ...] lie in order with their channels as the last axis."""
+    if value.rank < 2:
+        return False
+    axes = (0, *range(2, value.rank), 1)
+    return _is_row_major(tuple(value.shape[a] for a in axes), tuple(view.strides[a] for a in axes))
 
 
 def _reshape(op: Op, source: Strided) -> Strided | None:
