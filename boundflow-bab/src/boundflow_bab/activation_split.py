@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from boundflow_bab.input_split import MOST_INPUTS, halvable, halves
 from boundflow_bab.neurons import Neurons, bias_of
 from boundflow_bab.problem import Part
 from boundflow_bab.roots import Roots
-from boundflow_bab.tighten import outward32, tightened
+from boundflow_bab.tighten import Tightener, outward32
 from boundflow_bab.verdict import Counterexample
 from boundflow_core.extension import Branching, BranchingView
 from boundflow_core.ir.primal import PrimalGraph
@@ -77,6 +78,7 @@ class ActivationSearch:
         bounded: subproblems bounded so far.
         closed: subproblems shown to be safe (and confirmed).
         stuck: subproblems that can be split no further.
+        narrowed: whether all bounds inside of the network were tightened, in the time that there was for it.
     """
 
     graph: PrimalGraph
@@ -92,6 +94,7 @@ class ActivationSearch:
     bounded: int = 0
     closed: int = 0
     stuck: int = 0
+    narrowed: bool = False
 
     def __post_init__(self) -> None:
         self.neurons = Neurons.undecided(self.quick.values, self.roots.bounds)
@@ -104,6 +107,9 @@ class ActivationSearch:
         start = self._start()
         self.frontier = Frontier(start[:0])
         self._unbounded = len(start)
+        self._elsewhere = 0
+        exact = self.exact is not None
+        self.tightener = Tightener(self.quick.graph, self.quick.executor, self.clock, exact=exact)
 
     def _start(self) -> Leaves:
         """Each box with each group; slopes as crown takes them."""
@@ -117,7 +123,7 @@ class ActivationSearch:
     @property
     def open(self) -> int:
         """Subproblems that are not shown to be safe."""
-        return len(self.frontier) + sum(map(len, self._waiting)) + self.stuck + self._unbounded
+        return len(self.frontier) + sum(map(len, self._waiting)) + self.stuck + self._unbounded + self._elsewhere
 
     def root(self) -> None:
         """Bounds without any split; what these do not show waits to be split.
@@ -147,27 +153,21 @@ class ActivationSearch:
         known = self.roots.bounds if self.exact is None else self.roots.exact
         known = {name: known[name] for name in self.quick.needed}
         seconds = self.effort.tighten * min(self.clock.left, 1e3)
-        found = tightened(
-            self.quick.graph,
-            self.quick.executor,
-            self.part.lower,
-            self.part.upper,
-            known,
-            self.clock,
-            seconds,
-            exact=self.exact is not None,
-        )
+        until = self.clock.elapsed + seconds
+        found = self.tightener(self.part.lower, self.part.upper, known, seconds=seconds)
+        self.narrowed = self.clock.elapsed < until
         self.roots.tighten(outward32(found), None if self.exact is None else found)
         self.neurons = Neurons.undecided(self.quick.values, self.roots.bounds)
         self._bias = bias_of(self.graph, self.neurons)
 
-    def run(self) -> Counterexample | None:
-        """Searches until every subproblem is closed or stuck, or a counterexample is found.
+    def run(self, seconds: float | None = None) -> Counterexample | None:
+        """Searches until every subproblem is closed or stuck, a counterexample is found, or ``seconds`` are over.
 
         Raises:
             OutOfTime: the time is up; what was found out so far is in the attributes.
         """
-        while len(self.frontier) or self._waiting:
+        until = math.inf if seconds is None else self.clock.elapsed + seconds
+        while (len(self.frontier) or self._waiting) and self.clock.elapsed < until:
             if len(self.frontier):
                 parents = self.frontier.take(max(self.batch // 2, 1))
                 with self.clock.phase("branching"):
@@ -182,6 +182,38 @@ class ActivationSearch:
             if found is not None:
                 return found
         return None
+
+    # -- for cells ----------------------------------------------------------------------------------------------------
+
+    def hold(self, roots: Roots, leaves: Leaves, elsewhere: int = 0) -> None:
+        """Goes on with other ``leaves``, on other boxes; ``elsewhere`` so many subproblems are open."""
+        self.roots, self.frontier, self._elsewhere, self._waiting = roots, Frontier(leaves[:0]), elsewhere, []
+        self.frontier.add(leaves)
+
+    def give_up(self) -> Array:
+        """Groups of what is open; all else is confirmed."""
+        left = np.unique(self.frontier.held.group)
+        waiting = [leaves[~np.isin(leaves.group, left)] for leaves in self._waiting]
+        self._waiting = [leaves for leaves in waiting if len(leaves)]
+        self._confirm()
+        return np.unique(self.frontier.held.group)
+
+    def bound(self, leaves: Leaves) -> Leaves:
+        """``leaves`` on the boxes held, with better bounds; where assumptions leave nothing, infinite ones."""
+        with np.errstate(over="ignore"):
+            return self._bound(leaves, self.effort.child)
+
+    def settle_cell(self, roots: Roots, leaves: Leaves) -> Leaves:
+        """Those of ``leaves``, which are bounded, that are not shown to be safe."""
+        self.hold(roots, leaves[:0])
+        self._settle(leaves)
+        self._confirm()
+        return self.frontier.held[np.arange(len(self.frontier))]
+
+    def scores(self, leaves: Leaves) -> Array:
+        """The heuristic's score of all neurons, [B, N]."""
+        filled = leaves[np.minimum(np.arange(batch_size(len(leaves))), len(leaves) - 1)]
+        return self._scores(filled)[0][: len(leaves)]
 
     def _attacked(self) -> Counterexample | None:
         """A counterexample in the boxes, if it is time for another attack and it succeeds."""
@@ -280,17 +312,9 @@ class ActivationSearch:
         """Both children of each of ``parents`` that can be split."""
         self.clock.check()
         filled = parents[np.minimum(np.arange(batch_size(len(parents))), len(parents) - 1)]
-        problems = self._problems(filled)
-        _, rows = self.quick.rows(problems)
-        lower, upper = (
-            self.neurons.picked({n: problems.split.clip(n, *problems.bounds[n])[side] for n in self.quick.values})
-            for side in (0, 1)
-        )
-        able = (filled.signs == 0) & (lower < 0) & (upper > 0)
-        view = BranchingView(lower, upper, self.neurons.picked(rows), self._bias)
         count = len(parents)
-        score = np.asarray(self.branching.score(view))[:count]
-        chosen = candidates(score, able[:count], self.effort.candidates)
+        score, able = (found[:count] for found in self._scores(filled))
+        chosen = candidates(score, able, self.effort.candidates)
         if not chosen.shape[1]:
             chosen = np.full((count, 1), -1)
         fine = chosen[:, 0] >= 0
@@ -300,6 +324,17 @@ class ActivationSearch:
             return whole
         best = self._looked_at(parents, chosen) if chosen.shape[1] > 1 else chosen[:, 0]
         return joined(_child(parents, best, ACTIVE), _child(parents, best, INACTIVE), whole)
+
+    def _scores(self, leaves: Leaves) -> tuple[Array, Array]:
+        """The heuristic's score of all neurons, and which can be split, [B, N]."""
+        problems = self._problems(leaves)
+        _, rows = self.quick.rows(problems)
+        lower, upper = (
+            self.neurons.picked({n: problems.split.clip(n, *problems.bounds[n])[side] for n in self.quick.values})
+            for side in (0, 1)
+        )
+        view = BranchingView(lower, upper, self.neurons.picked(rows), self._bias)
+        return np.asarray(self.branching.score(view)), (leaves.signs == 0) & (lower < 0) & (upper > 0)
 
     def _halved(self, parents: Leaves) -> Leaves:
         """Halves of the boxes of ``parents`` that are open in few directions, for where no neuron is left to split.

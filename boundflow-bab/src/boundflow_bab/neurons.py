@@ -64,6 +64,14 @@ class Neurons:
             found[name], start = full, start + len(places)
         return found
 
+    def value_of(self, number: int) -> str:
+        """The name of the value that the neuron ``number`` is of."""
+        for name, places in self.places.items():
+            if number < len(places):
+                return name
+            number -= len(places)
+        raise IndexError(number)
+
     def split(self, signs: Array) -> SplitState:
         """The assumptions ``signs`` [B, N]."""
         return SplitState(self.spread(signs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,12 @@ class Roots:
     def tighten(self, bounds: Bounds, exact: Bounds | None) -> None:
         """Takes other bounds of the boxes; ``exact`` ones hold in exact arithmetic."""
         self.bounds, self._exact = bounds, exact
+
+    def refined(self, bounds: Bounds, exact: Bounds | None) -> Roots:
+        """The first box alone, with other bounds, ``exact`` ones of which hold in exact arithmetic."""
+        one = replace(self, lower=self.lower[:1], upper=self.upper[:1], bounds=bounds)
+        one.tighten(bounds, exact)
+        return one
 
     def add(self, lower: Array, upper: Array, parent: Array) -> None:
         """More boxes [k, *input], parts of those numbered ``parent`` [k]."""

@@ -6,8 +6,9 @@ float32 is trusted, the bounds that they give are computed in exact arithmetic a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.splits import SplitState
 from boundflow_crown import BetaCrown, Settings, Subproblems
 
-__all__ = ["outward32", "tightened"]
+__all__ = ["Tightener", "outward32"]
 
 Array = NDArray[Any]
 Bounds = Mapping[str, tuple[Array, Array]]
@@ -29,54 +30,91 @@ STEPS = Settings(20, 0.3, 0.9, None)
 RUN_SLOPES = 1 << 20
 
 
-def tightened(
-    graph: PrimalGraph,
-    executor: str,
-    lower: Array,
-    upper: Array,
-    bounds: Bounds,
-    clock: Clock,
-    seconds: float,
-    *,
-    exact: bool,
-) -> dict[str, tuple[Array, Array]]:
-    """``bounds`` (lower, upper) [1, *value] of values inside of the network on one box, tightened value by value.
+@dataclass
+class Tightener:
+    """Tightens bounds inside of one network, value by value; programs are written once.
 
-    Args:
+    Attributes:
         graph: the network, in the operators that the bounds know.
-        seconds: after which no other value is begun with.
-        exact: ``bounds`` hold in exact arithmetic, and so will the results, float64; else float32.
-
-    Raises:
-        OutOfTime: the time is up.
+        exact: bounds handed in hold in exact arithmetic, and so will the results, float64; else float32.
     """
-    found, until = dict(bounds), clock.elapsed + seconds
-    for name in bounds:
-        sub = _until(graph, name)
-        if clock.elapsed > until:
-            break
-        quick = BetaCrown(sub, executor)
+
+    graph: PrimalGraph
+    executor: str
+    clock: Clock
+    exact: bool
+    steps: Settings = STEPS
+
+    def __post_init__(self) -> None:
+        self._quick: dict[str, BetaCrown] = {}
+        self._sure: dict[str, BetaCrown] = {}
+
+    def __call__(
+        self,
+        lower: Array,
+        upper: Array,
+        bounds: Bounds,
+        *,
+        seconds: float = math.inf,
+        split: SplitState | None = None,
+        behind: str | None = None,
+    ) -> dict[str, tuple[Array, Array]]:
+        """``bounds`` (lower, upper) [1, *value] on one box, tightened; where assumptions leave nothing, they cross.
+
+        Args:
+            seconds: after which no other value is begun with.
+            split: what is assumed, one subproblem; None: nothing.
+            behind: the value before which nothing has changed since ``bounds`` were found; None: all are tightened.
+
+        Raises:
+            OutOfTime: the time is up.
+        """
+        found, until = dict(bounds), self.clock.elapsed + seconds
+        if split is not None:
+            found = {name: split.clip(name, *pair) for name, pair in found.items()}
+        for name in bounds:
+            if self.clock.elapsed > until or any((low > high).any() for low, high in found.values()):
+                break
+            if behind is None or behind in self._at(name, exact=False).values:
+                found[name] = self._tightened(name, lower, upper, found, split, until)
+        return found
+
+    def behind(self, name: str) -> bool:
+        """Whether bounds of any value follow from those of the value ``name``."""
+        return any(name in quick.values for quick in self._quick.values())
+
+    def _at(self, name: str, *, exact: bool) -> BetaCrown:
+        """Bounds of the value ``name``."""
+        made = self._sure if exact else self._quick
+        if name not in made:
+            executor = exact_executor(self.executor) if exact else self.executor
+            made[name] = BetaCrown(_until(self.graph, name), executor, exact=exact)
+        return made[name]
+
+    def _tightened(
+        self, name: str, lower: Array, upper: Array, found: Bounds, split: SplitState | None, until: float
+    ) -> tuple[Array, Array]:
+        quick, shape = self._at(name, exact=False), found[name][0].shape
         low, high = (side.reshape(-1).copy() for side in found[name])
         undecided = np.flatnonzero((low < 0) & (high > 0))
         if not quick.values or not len(undecided):
-            continue
-        sure = BetaCrown(sub, exact_executor(executor), exact=True) if exact else quick
-        slopes = sum(int(np.prod(shape)) for shape in quick.values.values())
+            return found[name]
+        sure = self._at(name, exact=True) if self.exact else quick
+        slopes = sum(int(np.prod(value)) for value in quick.values.values())
         length = max(min(batch_size(len(undecided)), RUN_SLOPES // (2 * slopes)), 1)
         for start in range(0, len(undecided), length):
-            clock.check()
-            if clock.elapsed > until:
+            self.clock.check()
+            if self.clock.elapsed > until:
                 break
             neurons = undecided[start : start + length]
             filled = neurons[np.minimum(np.arange(batch_size(len(neurons))), len(neurons) - 1)]
-            least = _least(quick, sure, lower, upper, found, filled, len(low))
+            least = _least(quick, sure, lower, upper, found, filled, len(low), split, self.steps)
             below, above = least[: len(neurons)], -least[len(filled) : len(filled) + len(neurons)]
             better_low, better_high = np.maximum(low[neurons], below), np.minimum(high[neurons], above)
             sound = better_low <= better_high  # rounding alone lets them cross, in float32
             low[neurons] = np.where(sound, better_low, low[neurons])
             high[neurons] = np.where(sound, better_high, high[neurons])
-        found[name] = low.reshape(found[name][0].shape), high.reshape(found[name][1].shape)
-    return found
+        return low.reshape(shape), high.reshape(shape)
 
 
 def _until(graph: PrimalGraph, name: str) -> PrimalGraph:
@@ -91,7 +129,15 @@ def _until(graph: PrimalGraph, name: str) -> PrimalGraph:
 
 
 def _least(
-    quick: BetaCrown, sure: BetaCrown, lower: Array, upper: Array, known: Bounds, neurons: Array, count: int
+    quick: BetaCrown,
+    sure: BetaCrown,
+    lower: Array,
+    upper: Array,
+    known: Bounds,
+    neurons: Array,
+    count: int,
+    split: SplitState | None,
+    steps: Settings,
 ) -> Array:
     """Lower bounds [2 R] of the flat neurons [R], and of their negatives, of the output."""
     C = np.zeros((1, 2 * len(neurons), count), dtype=np.float32)
@@ -103,15 +149,22 @@ def _least(
         C,
         np.zeros(C.shape[:2], dtype=np.float32),
         {name: known[name] for name in quick.needed},
-        SplitState.undecided(quick.values, 1),
+        _of(quick, split),
         {},
         {},
         {},
     )
-    best = quick.optimised(problems, STEPS, beta_rate=STEPS.rate)
+    best = quick.optimised(problems, steps, beta_rate=steps.rate)
     if sure is quick:
         return np.asarray(np.nan_to_num(best.lower[0], nan=-np.inf, neginf=-np.inf, posinf=-np.inf))
-    return np.asarray(sure.bounds(replace(problems, slopes=best.slopes))[0])
+    return np.asarray(sure.bounds(replace(problems, slopes=best.slopes, multipliers=best.multipliers))[0])
+
+
+def _of(quick: BetaCrown, split: SplitState | None) -> SplitState:
+    """What is assumed of the values before one value."""
+    if split is None:
+        return SplitState.undecided(quick.values, 1)
+    return SplitState({name: split.signs[name] for name in quick.values})
 
 
 def outward32(bounds: Bounds) -> dict[str, tuple[Array, Array]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from boundflow_bab.activation_split import EFFORT, ActivationSearch, Effort
 from boundflow_bab.attack import Attack, Margins
 from boundflow_bab.bounds import Bounder, exact_executor
+from boundflow_bab.cells import CellSearch
 from boundflow_bab.clock import Clock, OutOfTime
 from boundflow_bab.input_split import MOST_INPUTS, Search
 from boundflow_bab.problem import Part, parts_of
@@ -159,7 +160,7 @@ def _decide(graph: PrimalGraph, parts: Sequence[Part], witness: Witness, story: 
             return story.report(
                 Verdict.UNKNOWN, "bounds and attack do not decide it, and its inputs are too many to split"
             )
-        found = search.run()
+        found = CellSearch(search).run() if isinstance(search, ActivationSearch) and search.narrowed else search.run()
         if found is not None:
             return story.report(Verdict.FALSIFIED, found=found)
         if search.stuck:
