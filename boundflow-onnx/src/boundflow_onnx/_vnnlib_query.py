@@ -63,6 +63,7 @@ class _Reader:
         self.path = path
         self.interned = Interned()
         self.line = 0  # of the latest variable or number
+        self._given = ""  # the name of the input
 
     def read(self, query: Any) -> Property:
         network = self._only(query.networks, "networks")
@@ -70,12 +71,13 @@ class _Reader:
         wanted = self._only(network.outputs, "outputs of the network")
         if len(network.hidden):
             raise PropertyError(f"{self.path}: constraints on values inside of the network are not supported")
-        self._declared = {given.name: prod(given.shape), wanted.name: prod(wanted.shape)}
+        inputs, outputs = prod(given.shape), prod(wanted.shape)
+        self._given = given.name
         top = Conj(self.interned)
         for assertion in query.assertions:
             self._conjoin(top, assertion.expr)
         try:
-            found = cases(top, *self._declared.values())
+            found = cases(top, inputs, outputs)
         except TooLarge:
             raise PropertyError(f"{self.path}: multiplied out, this has too many disjuncts") from None
         except Unbounded as error:
@@ -84,7 +86,7 @@ class _Reader:
             ) from None
         if not found:
             raise PropertyError(f"{self.path}: empty input region: some lower > upper in each disjunct")
-        return Property(*self._declared.values(), tuple(found), self.path)
+        return Property(inputs, outputs, tuple(found), self.path)
 
     def _only(self, found: Any, what: str) -> Any:
         if len(found) != 1:
@@ -159,8 +161,7 @@ class _Reader:
         if len(shape) != len(indices) or any(not 0 <= i < n for i, n in zip(indices, shape, strict=True)):
             raise ErrorAt(variable.line, f"{variable.name}{list(indices)} is no element of shape {list(shape)}")
         flat = int(np.ravel_multi_index(indices, shape)) if shape else 0
-        inputs, _ = self._declared
-        return flat if variable.name == inputs else ~flat
+        return flat if variable.name == self._given else ~flat
 
 
 def _told(message: str) -> str:

@@ -151,8 +151,8 @@ def gelu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     high_bias = b.maximum(high_bias, b.where(e > half.bend - CLOSE, highest, high_bias))
 
     low_slope, low_bias = below(b, chosen(b, back(slope_low) + 0.5), ends)
-    between = Interval(*(within(b, end, -half.bend - CLOSE, half.bend + CLOSE) for end in (a, e)))
-    lowest = under(b, low_slope, *tangent(touch_low), turned_back(between), OFF)
+    first, last = (within(b, end, -half.bend - CLOSE, half.bend + CLOSE) for end in (a, e))
+    lowest = under(b, low_slope, *tangent(touch_low), turned_back(Interval(first, last)), OFF)
     low_bias = b.minimum(low_bias, b.where(a < half.bend + CLOSE, lowest, low_bias))
 
     least = f(within(b, x.lower * 0.0 + half.least_at, x.lower, x.upper)) - CLOSE * CLOSE
