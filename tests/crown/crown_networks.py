@@ -12,7 +12,7 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.normalize import normalize
 
-__all__ = ["cnn_rand", "mlp_rand", "relu_inputs", "residual", "small_mlp", "tanh_net"]
+__all__ = ["cnn_rand", "mlp_rand", "relu_inputs", "residual", "sigmoid_softmax", "small_mlp", "tanh_net"]
 
 Array = NDArray[Any]
 
@@ -59,6 +59,18 @@ def small_mlp(seed: int = 0, activation: str = "relu", *constants: Any) -> Prima
 
 def tanh_net(seed: int = 0) -> PrimalGraph:
     return small_mlp(seed, "tanh")
+
+
+def sigmoid_softmax(seed: int = 0) -> PrimalGraph:
+    """A sigmoid, a softmax and a gelu, with linear layers between."""
+    rng = np.random.default_rng(seed)
+    g = PrimalBuilder("sigmoid_softmax", "x", (5,))
+    y, width = g.input, 5
+    activations = (("sigmoid", {}), ("softmax", {"axis": 0}), ("gelu", {"approximate": "none"}))
+    for activation, attrs in activations:
+        y, width = g.op("linear", y, rng.normal(size=(6, width)), rng.normal(size=6) / 3), 6
+        y = g.op(activation, y, **attrs)
+    return normalize(g.finish(g.op("linear", y, rng.normal(size=(3, width)))), batch_axis=False)
 
 
 def residual(seed: int = 0) -> PrimalGraph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from boundflow_bab.verify import Options
 from boundflow_core.cli.files import write_json
 from boundflow_core.errors import BoundFlowError, InputError
 
-__all__ = ["Instance", "read_instances", "run_batch"]
+__all__ = ["Decide", "Instance", "contradicts", "decided", "read_instances", "run_batch"]
+
+# decide(net, prop, options, shown=...) -> Report
+Decide = Callable[..., Report]
 
 
 @dataclass(frozen=True)
@@ -60,29 +63,42 @@ def _instances(path: str, columns: list[str], lines: list[list[str]]) -> Iterato
         yield Instance(str(net), str(prop), timeout, named.get("expected", ""))
 
 
-def run_batch(path: str, options: Options, json_path: str | None, decide: Callable[..., Report]) -> None:
-    """Decides every instance of the file ``path`` and prints a table, line by line.
+def decided(
+    instances: Iterable[Instance], options: Options, decide: Decide, *, shown: bool
+) -> Iterator[dict[str, Any]]:
+    """What ``--json`` holds of each instance, one after another, up to an interruption, which is among them.
 
     Args:
-        decide: ``decide(net, prop, options, shown=...) -> Report``.
+        shown: whether a line tells of the progress.
     """
-    instances, rows = read_instances(path), []
-    quiet = json_path == "-"
-    for number, instance in enumerate(instances, 1):
+    for instance in instances:
         limit = instance.timeout if options.timeout is None else min(options.timeout, instance.timeout)
         try:
-            report = decide(instance.net, instance.prop, replace(options, timeout=limit), shown=not quiet)
+            report = decide(instance.net, instance.prop, replace(options, timeout=limit), shown=shown)
         except BoundFlowError as error:
             report = Report(Verdict.UNKNOWN, str(error))
-        rows.append(_row(instance, report))
-        if not quiet:
-            click.echo(f"{number:>4}/{len(instances)} {_line(rows[-1])}")
+        yield _row(instance, report)
         if report.reason == "interrupted":
-            break
+            return
+
+
+def run_batch(path: str, options: Options, json_path: str | None, decide: Decide) -> None:
+    """Decides every instance of the file ``path`` and prints a table, line by line."""
+    instances, rows = read_instances(path), []
+    quiet = json_path == "-"
+    for number, row in enumerate(decided(instances, options, decide, shown=not quiet), 1):
+        rows.append(row)
+        if not quiet:
+            click.echo(f"{number:>4}/{len(instances)} {_line(row)}")
     if json_path is not None:
         write_json({"instances": rows, "counts": _counts(rows)}, json_path)
     if not quiet:
         click.echo(", ".join(f"{name} {count}" for name, count in _counts(rows).items()))
+
+
+def contradicts(row: dict[str, Any]) -> bool:
+    """Whether the verdict of a row is not the one that is expected."""
+    return {Verdict(row["verdict"]).result, row["expected"]} == {"sat", "unsat"}
 
 
 def _row(instance: Instance, report: Report) -> dict[str, Any]:
@@ -92,7 +108,7 @@ def _row(instance: Instance, report: Report) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    wrong = {Verdict(row["verdict"]).result, row["expected"]} == {"sat", "unsat"}
+    wrong = contradicts(row)
     expected = f", expected {row['expected']}" if row["expected"] else ""
     parts = [
         f"{row['verdict']:<9} {row['seconds'].get('all', 0.0):7.2f} s",
@@ -107,5 +123,4 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     counts = {verdict.value: 0 for verdict in Verdict}
     for row in rows:
         counts[row["verdict"]] += 1
-    wrong = sum({Verdict(row["verdict"]).result, row["expected"]} == {"sat", "unsat"} for row in rows)
-    return {**counts, "contradictions": wrong}
+    return {**counts, "contradictions": sum(map(contradicts, rows))}

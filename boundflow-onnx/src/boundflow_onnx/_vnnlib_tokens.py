@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 
 from boundflow_core.errors import PropertyError
 
-__all__ = ["NUMBER", "VARIABLE", "ErrorAt", "Scanner", "locate"]
+__all__ = ["NUMBER", "VARIABLE", "ErrorAt", "Scanner", "locate", "read_all", "read_start"]
 
 _CHUNK = 1 << 18
 
@@ -102,6 +102,18 @@ def locate(path: str, offset: int) -> tuple[int, int]:
             line += newlines
             column = len(text) - text.rfind("\n") if newlines else column + len(text)
     return line, column
+
+
+def read_start(path: str) -> str:
+    """The first characters of a file, as many as comments before the first command hardly exceed."""
+    with _open(path) as file:
+        return _read(file, path, 1 << 16).decode("utf-8-sig", "replace")
+
+
+def read_all(path: str) -> str:
+    """All characters of a file."""
+    with _open(path) as file:
+        return _read(file, path, -1).decode("utf-8-sig", "replace")
 
 
 def _open(path: str) -> BinaryIO:

@@ -189,8 +189,9 @@ class Builder:
     def div(self, x: Operand, y: Operand) -> Value:
         return self._one("div", x, y)
 
-    def maximum(self, x: Operand, y: Operand) -> Value:
-        return self._one("maximum", x, y)
+    def maximum(self, x: Operand, y: Operand, *, free: bool = False) -> Value:
+        """``free``: bounds hold whatever number this is, so that the analysis of rounding takes it for exact."""
+        return self._one("maximum", x, y, **({"free": True} if free else {}))
 
     def minimum(self, x: Operand, y: Operand) -> Value:
         return self._one("minimum", x, y)

@@ -33,7 +33,9 @@ _ALL = (
     _binary("sub", np.subtract, "x - y", shapes.arithmetic),
     _binary("mul", np.multiply, "x * y", shapes.arithmetic),
     _binary("div", np.divide, "x / y", shapes.quotient),
-    _binary("maximum", np.maximum, "the larger of x and y (of booleans: or)"),
+    _binary(
+        "maximum", np.maximum, "the larger of x and y (of booleans: or); `free`: bounds hold whatever number it is"
+    ),
     _binary("minimum", np.minimum, "the smaller of x and y (of booleans: and)"),
     _unary("neg", np.negative, "-x"),
     _unary("abs", np.abs, "|x|"),

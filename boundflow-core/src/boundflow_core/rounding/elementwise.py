@@ -67,8 +67,11 @@ def same(b: Builder, attrs: Attrs, xs: Sequence[Near], y: Value) -> Value | None
 
 
 def extremum(b: Builder, attrs: Attrs, xs: Sequence[Near], y: Value) -> Value | None:
-    """Of maxima and minima; the error of the operand that is taken, where there is no doubt which one is."""
+    """Of maxima and minima; the error of the operand that is taken, where there is no doubt which one is. A free
+    choice is what it is."""
     one, other = xs
+    if attrs.get("free"):
+        return None
     if y.type.dtype is DType.BOOL:
         return largest(b, one.error, other.error)
     if one.error is None and other.error is None:

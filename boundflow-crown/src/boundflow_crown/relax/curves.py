@@ -1,8 +1,11 @@
 """Tools that the relaxations of curves share: chords, tangents, and what holds where an interval is not finite.
 
-A line of any slope s is above f on [l, u] with the bias sup (f(x) - s x). The relaxations choose a slope and take that
-supremum from the few points where it can be attained: the ends, and where f' = s. So a badly chosen slope costs
-tightness alone. Biases are rounded as any float is: a line may cross f by a few ulps of the numbers that enter it.
+A line of any slope s is above f on [l, u] with a bias no less than sup (f(x) - s x). The relaxations choose a slope and
+bound that supremum piece by piece: where f is convex by the values at the piece's ends (:func:`above`), where it is
+concave by a tangent at any place t of the piece (:func:`over`): f(x) - s x <= f(t) - s t + (f'(t) - s) (x - t). So a
+badly chosen slope or place costs tightness alone: these are free choices (:func:`chosen`), and the analysis of rounding
+need not follow the search for them. Biases are rounded as any float is: a line may cross f by a few ulps of the numbers
+that enter it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ __all__ = [
     "below",
     "both",
     "chord_slope",
+    "chosen",
     "concave",
     "convex",
     "either",
@@ -31,8 +35,10 @@ __all__ = [
     "known",
     "middle",
     "ordered",
+    "over",
     "positive",
     "settled",
+    "under",
     "within",
 ]
 
@@ -63,6 +69,11 @@ def within(b: Builder, x: Value, low: Value | float, high: Value | float) -> Val
 def positive(b: Builder, x: Value) -> Value:
     """``x``, but no less than the least normal number: for divisors that may be zero where the quotient is not used."""
     return b.maximum(x, float(np.finfo(b.dtype.numpy).tiny))
+
+
+def chosen(b: Builder, x: Value, least: float = -math.inf) -> Value:
+    """``x``, or ``least`` where it is less: a number that bounds hold for, whatever it is, as long as it is no less."""
+    return b.maximum(x, least, free=True)
 
 
 def ordered(b: Builder, x: Interval) -> Interval:
@@ -96,6 +107,28 @@ def below(b: Builder, slope: Value, points: Sequence[Point]) -> Line:
     return slope, bias
 
 
+def over(b: Builder, slope: Value, place: Value, value: Value, rate: Value, piece: Interval, off: float = 0.0) -> Value:
+    """The least bias of a line of this slope above the tangent at ``place``, on a piece, which need not hold the place.
+
+    Args:
+        value, rate: of the function and its derivative at the place.
+        off: what rounded constants make the rate be off by, as a part of it.
+    """
+    excess = rate - slope
+    bias = value - slope * place + b.maximum(excess * (piece.lower - place), excess * (piece.upper - place))
+    if not off:
+        return bias
+    reach = b.maximum(b.abs(piece.lower - place), b.abs(piece.upper - place))
+    return bias + b.abs(rate) * reach * off
+
+
+def under(
+    b: Builder, slope: Value, place: Value, value: Value, rate: Value, piece: Interval, off: float = 0.0
+) -> Value:
+    """The greatest bias of a line of this slope below the tangent, see :func:`over`."""
+    return -over(b, -slope, place, -value, -rate, piece, off)
+
+
 def settled(b: Builder, lower: Line, upper: Line, span: Interval) -> Lines:
     """The lines; the function's range where a line is not finite; NaN where the range is not known.
 
@@ -104,7 +137,8 @@ def settled(b: Builder, lower: Line, upper: Line, span: Interval) -> Lines:
     usable = known(b, span.lower)
 
     def settle(line: Line, bound: Value) -> Line:
-        finite = both(b, usable, b.abs(line[0]) + b.abs(line[1]) < math.inf)
+        # Both hold wherever they are numbers.
+        finite = both(b, usable, b.compare(b.abs(line[0]) + b.abs(line[1]), math.inf, "lt", free=True))
         return b.where(finite, line[0], 0.0), b.where(finite, line[1], bound)
 
     least = b.where(span.lower < math.inf, span.lower, math.nan)
@@ -141,7 +175,7 @@ def convex(
     low, high = f(x.lower), f(x.upper)
     ends = ((x.lower, low), (x.upper, high))
     # Slopes of chords lie between those of the ends; on narrow intervals rounding may leave nothing else of them.
-    slope = within(b, chord_slope(b, x, low, high), derivative(x.lower), derivative(x.upper))
+    slope = chosen(b, within(b, chord_slope(b, x, low, high), derivative(x.lower), derivative(x.upper)))
     place = middle(x) if tangent_at is None else tangent_at
     least = b.minimum(low, high) if least is None else least
     return settled(

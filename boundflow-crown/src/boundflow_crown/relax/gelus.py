@@ -17,11 +17,14 @@ from boundflow_crown.relax.curves import (
     above,
     below,
     chord_slope,
+    chosen,
     either,
     middle,
     ordered,
+    over,
     positive,
     settled,
+    under,
     within,
 )
 from boundflow_interval import Interval
@@ -30,6 +33,8 @@ __all__ = ["gelu"]
 
 BISECTIONS, STEPS = 10, 5
 FAR = 40.0  # from here on gelu and its approximation by tanh are x, and their derivative is 1, to the last digit
+OFF = 2.0**-44  # what rounded constants make a derivative be off by, as a part of it
+CLOSE = 1e-9  # more than the constants of bends are off by
 CUBIC, SCALE = 0.044715, math.sqrt(2 / math.pi)
 
 
@@ -98,6 +103,10 @@ def gelu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     t = min(t*, middle), where the tangent at t* passes through (e, h(e)), t* = bend for e <= bend. Newton steps from
     max(a, 0) come nearer to t* from the left, as the height of the tangent at e is concave in t. Where already the
     tangent at a is above at e, the line is the chord.
+
+    All that is a free choice: whatever slope s >= 0 and t >= bend are, h is below the tangent at t right of the bend,
+    and of the rest the ends and the bend are enough; whatever s and t within the bends are, h is above the tangent at t
+    between the bends, and of the rest the ends and the bends are enough.
     """
     x = ordered(b, x)
     half = _by_tanh(b) if attrs["approximate"] == "tanh" else _exact(b)
@@ -105,7 +114,7 @@ def gelu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     def f(v: Value) -> Value:
         return PRIMAL_OPS["gelu"].emit(b, attrs, 1, v)
 
-    turned = middle(x) < 0.0
+    turned = b.compare(middle(x), 0.0, "lt", free=True)
     a, e = b.where(turned, -x.upper, x.lower), b.where(turned, -x.lower, x.upper)
     centre = b.abs(middle(x))
     ha, he = half.h(a), half.h(e)
@@ -113,23 +122,42 @@ def gelu(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
 
     by_chord = either(b, either(b, e <= half.bend, a <= 0.0), half.first(e) >= chord)
     touch_high = b.where(a >= half.bend, centre, b.maximum(_touch_right(b, half, a, ha, e), centre))
-    high_slope = b.where(by_chord, chord, half.first(touch_high))
+    # h minus a chord that is above rises into e; minus one that is below it is least at a or e, or nowhere steep.
+    touch_high = chosen(b, b.where(by_chord, e, touch_high), half.bend + CLOSE)
+    slope_high = chosen(b, b.where(by_chord, chord, half.first(touch_high)), 0.0)
 
-    touch_low, under = _touch_middle(b, half, a, e, he)
-    touch_low = b.minimum(touch_low, centre)
-    low_slope = b.where(under, half.first(touch_low), chord)
+    touch_low, is_under = _touch_middle(b, half, a, e, he)
+    touch_low = chosen(b, b.where(is_under, b.minimum(touch_low, centre), a), -half.bend + CLOSE)
+    touch_low = -chosen(b, -touch_low, -half.bend + CLOSE)
+    slope_low = chosen(b, b.where(is_under, half.first(touch_low), chord))
+
+    # Back to gelu itself, whose values at the far left keep their digits.
+    def back(v: Value) -> Value:
+        return b.where(turned, -v, v)
+
+    def turned_back(v: Interval) -> Interval:
+        return Interval(b.where(turned, -v.upper, v.lower), b.where(turned, -v.lower, v.upper))
 
     low, high = f(x.lower), f(x.upper)
+    ends = ((x.lower, low), (x.upper, high))
 
-    def line(side: Any, slope: Value, touch: Value) -> tuple[Value, Value]:
-        place = within(b, b.where(turned, -touch, touch), x.lower, x.upper)
-        points = ((x.lower, low), (x.upper, high), (place, f(place)))
-        found: tuple[Value, Value] = side(b, b.where(turned, -slope, slope) + 0.5, points)
-        return found
+    def tangent(touch: Value) -> tuple[Value, Value, Value]:
+        place = back(touch)
+        return place, f(place), back(half.first(touch)) + 0.5
 
-    least = f(within(b, x.lower * 0.0 + half.least_at, x.lower, x.upper))
+    high_slope, high_bias = above(b, chosen(b, back(slope_high) + 0.5), ends)
+    right = Interval(b.maximum(a, half.bend - CLOSE), b.maximum(e, half.bend - CLOSE))
+    highest = over(b, high_slope, *tangent(touch_high), turned_back(right), OFF)
+    high_bias = b.maximum(high_bias, b.where(e > half.bend - CLOSE, highest, high_bias))
+
+    low_slope, low_bias = below(b, chosen(b, back(slope_low) + 0.5), ends)
+    first, last = (within(b, end, -half.bend - CLOSE, half.bend + CLOSE) for end in (a, e))
+    lowest = under(b, low_slope, *tangent(touch_low), turned_back(Interval(first, last)), OFF)
+    low_bias = b.minimum(low_bias, b.where(a < half.bend + CLOSE, lowest, low_bias))
+
+    least = f(within(b, x.lower * 0.0 + half.least_at, x.lower, x.upper)) - CLOSE * CLOSE
     span = Interval(b.minimum(b.minimum(low, high), least), b.maximum(low, high))
-    return settled(b, line(below, low_slope, touch_low), line(above, high_slope, touch_high), span)
+    return settled(b, (low_slope, low_bias), (high_slope, high_bias), span)
 
 
 def _touch_right(b: Builder, half: _Half, a: Value, ha: Value, e: Value) -> Value:

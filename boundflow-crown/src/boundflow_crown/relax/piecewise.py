@@ -10,7 +10,17 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Attrs
 from boundflow_crown.lines import Lines
-from boundflow_crown.relax.curves import above, below, chord_slope, middle, ordered, positive, settled, within
+from boundflow_crown.relax.curves import (
+    above,
+    below,
+    chord_slope,
+    chosen,
+    middle,
+    ordered,
+    positive,
+    settled,
+    within,
+)
 from boundflow_interval import Interval
 
 __all__ = ["SLOPES", "SLOPE_RANGES", "absolute", "clip", "leaky_relu", "relu", "relu_chord"]
@@ -125,7 +135,7 @@ def clip(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], op
     first, last = within(b, b.constant(attrs["min"]), l, u), within(b, b.constant(attrs["max"]), l, u)
     at_first, at_last = f(first), f(last)
     rising = within(b, chord_slope(b, Interval(l, last), low, at_last), 0.0, 1.0)
-    upper = above(b, b.where(centre >= last, 0.0, rising), ((l, low), (last, at_last), (u, high)))
+    upper = above(b, chosen(b, b.where(centre >= last, 0.0, rising), 0.0), ((l, low), (last, at_last), (u, high)))
     rising = within(b, chord_slope(b, Interval(first, u), at_first, high), 0.0, 1.0)
-    lower = below(b, b.where(centre <= first, 0.0, rising), ((l, low), (first, at_first), (u, high)))
+    lower = below(b, chosen(b, b.where(centre <= first, 0.0, rising), 0.0), ((l, low), (first, at_first), (u, high)))
     return settled(b, lower, upper, Interval(low, high))

@@ -16,6 +16,7 @@ from boundflow_crown.relax.curves import (
     above,
     both,
     chord_slope,
+    chosen,
     concave,
     convex,
     either,
@@ -23,6 +24,7 @@ from boundflow_crown.relax.curves import (
     known,
     middle,
     ordered,
+    over,
     settled,
     within,
 )
@@ -117,7 +119,7 @@ def _odd_upper(b: Builder, x: Interval, f: Function, derivative: Function, n: in
 
     Tangents of the concave part are above it, and above the convex part where they are so at u; the tangent at -c u
     passes through (u, u^n) by the choice of c. Where l >= -c u, f minus the chord falls from l, and is never positive.
-    The greatest f(x) - s x is at u or where f' = s, at l or u for the chord.
+    Whatever the slope s and a t <= 0 are: right of zero f(x) - s x is convex, left of it below the tangent at t.
     """
     l, u = x.lower, x.upper  # noqa: E741
     low, high = f(l), f(u)
@@ -126,5 +128,10 @@ def _odd_upper(b: Builder, x: Interval, f: Function, derivative: Function, n: in
     by_chord = either(b, l >= 0.0, l >= touch)
     steepest = b.maximum(derivative(l), derivative(u))
     chord = within(b, chord_slope(b, x, low, high), 0.0, steepest)
-    slope = b.where(by_chord, chord, derivative(tangent_at))
-    return above(b, slope, ((l, low), (u, high), (tangent_at, f(tangent_at))))
+    # f minus a chord that is above falls from l.
+    place = -chosen(b, -b.where(by_chord, l, tangent_at), 0.0)
+    rate = derivative(place)
+    slope = chosen(b, b.where(by_chord, chord, rate))
+    _, bias = above(b, slope, ((l, low), (u, high)))
+    left = Interval(b.minimum(l, 0.0), b.minimum(u, 0.0))
+    return slope, b.maximum(bias, b.where(l < 0.0, over(b, slope, place, f(place), rate, left), bias))

@@ -18,9 +18,11 @@ from boundflow_crown.relax.curves import (
     Line,
     above,
     chord_slope,
+    chosen,
     either,
     middle,
     ordered,
+    over,
     positive,
     settled,
     within,
@@ -39,6 +41,7 @@ class _Curve:
 
     Attributes:
         where_steep: the place x >= 0 with a given derivative, at most ``steepest``.
+        off: how far rounded constants take the derivative from the true one, as a part of it.
     """
 
     f: Function
@@ -46,6 +49,7 @@ class _Curve:
     where_steep: Function
     steepest: float
     total: float
+    off: float = 0.0
 
 
 def _upper(b: Builder, x: Interval, curve: _Curve) -> Line:
@@ -58,8 +62,11 @@ def _upper(b: Builder, x: Interval, curve: _Curve) -> Line:
 
     t* is found from t = u by t <- the place with f' = slope of the chord from l to t. That slope is greatest at t*, so
     that every such place is t* or right of it: all steps are sound, and as that slope is stationary at t*, they
-    converge quadratically. Whatever t is, the bias is the greatest f(x) - s x at l, at u and at t, where f' = s.
-    The bounds are those of Zhang et al., 2018, section 3.2, with another choice of tangent.
+    converge quadratically. The bounds are those of Zhang et al., 2018, section 3.2, with another choice of tangent.
+
+    Whatever s and t >= 0 are, the bias is no less than f(x) - s x: left of zero that is convex, so greatest at l, u or
+    0; right of zero f is below its tangent at t, also at 0. So the search is a free choice, and only the bias, a few
+    operations, has to be right.
     """
     l, u, f = x.lower, x.upper, curve.f  # noqa: E741
     low, high = f(l), f(u)
@@ -74,8 +81,14 @@ def _upper(b: Builder, x: Interval, curve: _Curve) -> Line:
     # Right of zero every tangent is above. Left of zero all this is within [l, u] and not used.
     tangent_at = b.maximum(b.where(l >= 0.0, centre, tangent_at), centre)
     by_chord = either(b, u <= 0.0, curve.derivative(u) >= chord)
-    slope = b.where(by_chord, chord, curve.derivative(tangent_at))
-    return above(b, slope, ((l, low), (u, high), (tangent_at, f(tangent_at))))
+    # f minus a chord that is above rises into u.
+    place = chosen(b, b.where(by_chord, u, tangent_at), 0.0)
+    rate = curve.derivative(place)
+    slope = chosen(b, b.where(by_chord, chord, rate))
+    _, bias = above(b, slope, ((l, low), (u, high)))
+    right = Interval(b.maximum(l, 0.0), b.maximum(u, 0.0))
+    highest = over(b, slope, place, f(place), rate, right, curve.off)
+    return slope, b.maximum(bias, b.where(u > 0.0, highest, bias))
 
 
 def _relax(b: Builder, x: Interval, curve: _Curve) -> Lines:
@@ -115,4 +128,7 @@ def erf(b: Builder, x: Interval, attrs: Attrs, constants: tuple[Value, ...], opt
     def where_steep(k: Value) -> Value:
         return b.sqrt(b.maximum(math.log(steepest) - b.log(k), 0.0))
 
-    return _relax(b, x, _Curve(b.erf, lambda v: steepest * b.exp(-(v * v)), where_steep, steepest, 0.0))
+    def derivative(v: Value) -> Value:
+        return steepest * b.exp(-(v * v))
+
+    return _relax(b, x, _Curve(b.erf, derivative, where_steep, steepest, 0.0, off=2.0**-50))

@@ -12,7 +12,7 @@ import numpy as np
 from boundflow_core.extension import RuleContext
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
-from boundflow_crown.relax.curves import chord_slope, middle, within
+from boundflow_crown.relax.curves import chord_slope, chosen, middle, within
 from boundflow_crown.walk import BackwardContext, Step
 from boundflow_interval import INTERVAL, Interval
 
@@ -73,10 +73,10 @@ def _lower_plane(b: Builder, d: Interval, least: Value, most: Value) -> tuple[Va
     """
     q = 2.0 * least * most / (least + most)
     # Where both are zero by underflow, 0 is a bound.
-    q = b.where(least > 0.0, q, least)
+    q = chosen(b, b.where(least > 0.0, q, least), 0.0)
     shift = _column(b, b.log(q))
     low, high = b.exp(d.lower + shift), b.exp(d.upper + shift)
-    slope = within(b, chord_slope(b, d, low, high), low, high)
+    slope = chosen(b, within(b, chord_slope(b, d, low, high), low, high))
     bias = b.maximum(low - slope * d.lower, high - slope * d.upper)
     return -(slope * _column(b, q)), 2.0 * q - q * _total(b, bias)
 
@@ -87,7 +87,7 @@ def _upper_plane(b: Builder, d: Interval, least: Value, most: Value) -> tuple[Va
     Tangents e^t (d - t + 1) are at min(middle, l + 0.99), where they are positive, see :func:`relax.smooth.exp`. Then
     e^t / S_l is at most e.
     """
-    at = b.minimum(middle(d), d.lower + 0.99)
+    at = chosen(b, b.minimum(middle(d), d.lower + 0.99))
     slope = b.exp(at + _column(b, b.log(most))) * _column(b, least)
     return -slope, least + most - _total(b, slope * (1.0 - at))
 
