@@ -174,14 +174,14 @@ def cli() -> str:
     from boundflow_core.cli.main import boundflow
     from boundflow_core.plugins import registry
 
-    context = click.Context(boundflow, info_name="boundflow", max_content_width=100, terminal_width=100)
+    context = click.Context(boundflow, info_name="boundflow", max_content_width=88, terminal_width=88)
     parts = [
         "# Command line\n",
         f"{ABOUT_CLI}\n```text\n{boundflow.get_help(context)}\n```\n",
     ]
     for name, command in registry().commands.items():
         inner = command.load()
-        below = click.Context(inner, info_name=name, parent=context, max_content_width=100, terminal_width=100)
+        below = click.Context(inner, info_name=name, parent=context, max_content_width=88, terminal_width=88)
         parts.append(f"\n## boundflow {name}\n\n```text\n{inner.get_help(below)}\n```\n")
     return "\n".join(parts)
 

@@ -8,7 +8,7 @@ The operator is squareplus, f(x) = (x + sqrt(x^2 + 4)) / 2 (Barron, 2021): it ri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from boundflow_core.extension import OpRule, RuleContext
@@ -35,19 +35,19 @@ def interval_rule(ctx: RuleContext, x: Any) -> Any:
     return type(x)(b.minimum(low, high), b.maximum(low, high))
 
 
-def linear_rule() -> Callable[..., Any]:
-    """The line below is a tangent, the line above the chord."""
-    from boundflow_crown import convex, relaxed
+def linear_rule(ctx: Any, rows: Value) -> Any:
+    """Backward: rows on the result become rows on the operand. The line below is a tangent, the one above the chord."""
+    from boundflow_crown import convex, relaxed  # whoever asks for this rule has it installed
 
     def lines(b: Builder, x: Any, attrs: Attrs, constants: tuple[Value, ...], options: Mapping[str, Any]) -> Any:
         return convex(b, x, lambda v: f(b, v), lambda v: 0.5 * (1.0 + v / b.sqrt(v * v + 4.0)))
 
-    return relaxed(lines)
+    return relaxed(lines)(ctx, rows)
 
 
 @hookimpl
 def boundflow_register_op_rules() -> list[OpRule]:
-    return [OpRule("interval", "squareplus", interval_rule), OpRule("linear", "squareplus", linear_rule())]
+    return [OpRule("interval", "squareplus", interval_rule), OpRule("linear", "squareplus", linear_rule)]
 
 
 TORCH = {"example.squareplus": lambda call, x: call.g.op(SQUAREPLUS, x)}

@@ -7,8 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from boundflow_core.testing.primitives import CASES
-from boundflow_core.testing.programs import inputs_for, programs
 
 from boundflow_core.builtin import boundflow_register_executors
 from boundflow_core.derivative import gradient_program
@@ -21,6 +19,8 @@ from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.ir.verify import verify_program
 from boundflow_core.planner.rewrite import decompose
 from boundflow_core.runner import Planning, ProgramRunner, RunStats
+from boundflow_core.testing.primitives import CASES
+from boundflow_core.testing.programs import inputs_for, programs
 from boundflow_core.workshop import make_workshop, write_program
 from boundflow_crown.domain import LINEAR
 from boundflow_crown.methods import CROWN_IBP

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from boundflow_core.testing.primitives import CASES, Case
 
 from boundflow_core.executors import torch as torch_executor
 from boundflow_core.executors.torch_kernels import KERNELS
@@ -20,6 +19,7 @@ from boundflow_core.ir.program import Composite
 from boundflow_core.ir.types import DType
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.scheduler import RunCounts, Schedule
+from boundflow_core.testing.primitives import CASES, Case
 
 EXECUTOR = Executor(
     "torch", "", 0, lambda: None, torch_executor.open_session, lambda: torch_executor.TRAITS, differentiable=True

@@ -12,9 +12,9 @@ import boundflow_core as bf
 from boundflow_core.cache import BoundCache
 from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.program import BoundProgram
+from boundflow_core.testing.programs import inputs_for, programs
 
 from ..core.executors.test_steps import degenerate, with_convolution
-from boundflow_core.testing.programs import inputs_for, programs
 from ..core.running import assert_equal, run, run_once, schedule
 
 SIZES = st.sampled_from([{"B": 1, "S": 1}, {"B": 2, "S": 3}])

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from boundflow_core.testing.primitives import CASES, OF_INDICES
-from boundflow_core.testing.programs import B, S, inputs_for, programs
 
 from boundflow_core.derivative import RULES, gradient_program
 from boundflow_core.errors import IRError
@@ -20,6 +18,8 @@ from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.program import Composite
 from boundflow_core.ir.types import DType
 from boundflow_core.ir.verify import verify_program
+from boundflow_core.testing.primitives import CASES, OF_INDICES
+from boundflow_core.testing.programs import B, S, inputs_for, programs
 
 # Their slope jumps: drawn operands are replaced by numbers that are all different and none whole.
 KINKED = ("abs", "sign", "floor", "maximum", "minimum", "reduce_max", "reduce_min", "max_pool2d")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from boundflow_core.testing.primitives import CASES
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.builder import Builder
@@ -19,6 +18,7 @@ from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.types import Attrs, DType
 from boundflow_core.rounding import RULES, outward_program
 from boundflow_core.rounding.support import Near
+from boundflow_core.testing.primitives import CASES
 
 WIDE = np.longdouble
 INTEGERS = ("gather_rows", "scatter_rows", "scatter_add_rows")

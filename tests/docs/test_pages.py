@@ -90,3 +90,10 @@ def test_fields_of_types_are_described(pages: ModuleType) -> None:
 
 def test_importing_the_pages_needs_no_mkdocs(pages: ModuleType) -> None:
     assert "mkdocs" not in sys.modules
+
+
+def test_the_picture_counts_the_primitives(repository_root: Path) -> None:
+    from boundflow_core.ir.primitives import PRIMITIVES
+
+    picture = (repository_root / "docs" / "assets" / "pipeline.svg").read_text()
+    assert f"over {len(PRIMITIVES)} primitives" in picture

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boundflow_core.ir.program import BoundProgram
+from boundflow_core.testing.programs import programs
 
 from ..core.loops import check_loop_against_calls
-from boundflow_core.testing.programs import programs
 from ..core.test_loop import PICKS, VARYING
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from boundflow_core.testing.primitives import CASES, Case
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.evaluate import bind_symbols, evaluate
@@ -15,6 +14,7 @@ from boundflow_core.ir.types import DType
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.plugins import registry
 from boundflow_core.scheduler import RunCounts, Schedule
+from boundflow_core.testing.primitives import CASES, Case
 
 
 def run(program, inputs):

@@ -50,7 +50,7 @@ def wrong_executor():
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_kernel_that_computes_wrongly_is_caught_and_pastes() -> None:
-    with pytest.raises(ConformanceError, match="wrong on tanh .*law 'values'|wrong on tanh, law 'values'") as failure:
+    with pytest.raises(ConformanceError, match=r"wrong on tanh, law 'values'") as failure:
         check_executor(wrong_executor(), examples=12)
     message = str(failure.value)
     code = message[message.index("import numpy") :]
@@ -63,7 +63,7 @@ def test_a_kernel_that_computes_wrongly_is_caught_and_pastes() -> None:
 def test_known_gaps_of_executors() -> None:
     gaps = dict.fromkeys(("tanh", "programs", "gradients"), "wrong tanh")
     check_executor(wrong_executor(), examples=12, expected_failures=gaps)
-    with pytest.raises(ConformanceError, match="'sin' is declared .* but passes"):
+    with pytest.raises(ConformanceError, match=r"'sin' is declared .* but passes"):
         check_executor("reference", examples=3, expected_failures={"sin": "none"})
     with pytest.raises(ValueError, match="tnah"):
         check_executor("reference", expected_failures={"tnah": "a slip"})

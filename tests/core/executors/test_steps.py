@@ -11,8 +11,8 @@ from boundflow_core.cache import BoundCache
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.program import BoundProgram
-
 from boundflow_core.testing.programs import B, inputs_for, live, programs
+
 from ..running import Array, assert_equal, run, run_once, schedule
 
 SIZES = st.sampled_from([{"B": 1, "S": 1}, {"B": 2, "S": 3}, {"B": 3, "S": 1}])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from boundflow_core.testing.primitives import CASES, OF_INDICES, Case, conv2d, floats
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.types import Attrs, DType, SymDim, TensorType
 from boundflow_core.ir.verify import verify_program
+from boundflow_core.testing.primitives import CASES, OF_INDICES, Case, conv2d, floats
 
 
 def each(function):

@@ -8,8 +8,8 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.planner.pipeline import make_plan
 from boundflow_core.planner.plan import PlanBundle
-
 from boundflow_core.testing.programs import B, S, programs
+
 from ..running import executor_of
 
 

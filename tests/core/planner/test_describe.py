@@ -14,8 +14,8 @@ from boundflow_core.ir.program import BoundProgram
 from boundflow_core.planner.describe import describe_plan
 from boundflow_core.planner.description import BufferEntry, PlanDescription
 from boundflow_core.planner.plan import PlanBundle
-
 from boundflow_core.testing.programs import inputs_for, programs, write_random
+
 from ..running import run, schedule
 
 SIZES = st.sampled_from([{"B": 1, "S": 1}, {"B": 2, "S": 3}, {"B": 5, "S": 1}])

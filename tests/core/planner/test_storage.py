@@ -15,8 +15,8 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.planner.partition import dependencies, order_by_dependencies
 from boundflow_core.planner.storage import MemoryTraits, StoragePlan, plan_storage
-
 from boundflow_core.testing.programs import B, programs
+
 from .memory_model import check_memory
 
 EVERYTHING = MemoryTraits(into=frozenset(reference.TRAITS.into | {"conv2d", "conv2d_input_grad", "max_pool2d", "pad"}))

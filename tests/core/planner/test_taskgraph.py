@@ -14,7 +14,6 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.planner.partition import dependencies, order_by_dependencies, partition, single_task
 from boundflow_core.planner.taskgraph import BoundTask, Edge, TaskGraph
-
 from boundflow_core.testing.programs import B, live, programs
 
 

@@ -10,7 +10,6 @@ from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import concrete_dim, concrete_shape
 from boundflow_core.planner.views import Strided, contiguous, view_of
-
 from boundflow_core.testing.programs import B, programs
 
 

@@ -19,8 +19,8 @@ from boundflow_core.report.layers import arrange
 from boundflow_core.report.page import plan_page
 from boundflow_core.report.svg import arrow_path, element, number, smooth, text
 from boundflow_core.report.timeline import blocks, lanes
-
 from boundflow_core.testing.programs import programs, write_random
+
 from ..running import schedule
 
 VOID = {"meta", "br"}

@@ -17,6 +17,10 @@ from boundflow_interval import Interval
 from .lines import Subject
 from .test_all import FACTORS, SUBJECTS
 
+pytestmark = pytest.mark.slow
+
+# Tangents of cubes from far away are found by few steps.
+HULLS = {**FACTORS, "pow": 1.001}
 Lines = Callable[[Builder, Value, Value], "tuple[Value | None, ...]"]
 
 
@@ -34,10 +38,7 @@ def test_kit(subject: Subject) -> None:
     def function(b: Builder, x: Value) -> Value:
         return PRIMAL_OPS[subject.op].emit(b, Attrs(subject.attrs), 1, x, *map(b.constant, subject.constants))
 
-    gaps = {}
-    if subject.attrs.get("exponent") == 0.0:
-        gaps["nan"] = "x to the power of 0 is 1, whatever x is"
     check_relaxation(
-        function, lines_of(subject), kinks=subject.special, within=subject.domain, expected_failures=gaps, examples=60,
-        hull=FACTORS.get(subject.op, 1.0),
+        function, lines_of(subject), kinks=subject.special, within=subject.domain, hull=HULLS.get(subject.op, 1.0),
+        examples=60,
     )  # fmt: skip

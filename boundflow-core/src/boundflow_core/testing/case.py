@@ -80,9 +80,7 @@ def as_code(case: OpCase, call: str = "") -> str:
         f"g = PrimalBuilder({graph.name!r}, {graph.input!r}, {graph.input_type.shape!r})",
     ]
     for number, node in enumerate(graph.nodes):
-        operands = [
-            names[name] if name in names else array_code(graph.constants[name].numpy()) for name in node.inputs
-        ]
+        operands = [names[name] if name in names else array_code(graph.constants[name].numpy()) for name in node.inputs]
         attributes = [f"{key}={value!r}" for key, value in node.attrs.items()]
         op = repr(node.op) if PRIMAL_OPS.get(node.op) is node.spec else node.op
         names[node.output] = f"v{number}"

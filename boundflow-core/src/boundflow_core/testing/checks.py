@@ -62,7 +62,7 @@ def check_case(
     *,
     executor: str | Executor | None = None,
     dtype: str | DType = "float64",
-    expect: Expectations = Expectations(),  # noqa: B008 (frozen)
+    expect: Expectations = Expectations(),
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Checks all laws on one case; arguments as of :func:`boundflow_core.testing.check_op_rule`.
@@ -214,13 +214,9 @@ class _Trial:
         self.fail(law, f"{what}\nat {place} of [region, output]: {values} (tolerance {let_pass:.3g})")
 
     def order(self, bounds: Bounds, what: str, tolerance: float | None = None) -> None:
-        self.that(
-            "order", bounds[0] <= bounds[1], f"{what}: lower exceeds upper (lower, upper)", bounds, tolerance
-        )
+        self.that("order", bounds[0] <= bounds[1], f"{what}: lower exceeds upper (lower, upper)", bounds, tolerance)
 
-    def contains(
-        self, law: str, bounds: Bounds, outputs: Array, what: str, tolerance: float | None = None
-    ) -> None:
+    def contains(self, law: str, bounds: Bounds, outputs: Array, what: str, tolerance: float | None = None) -> None:
         """``outputs`` [B, K, n] lie within the bounds; a NaN among them does not."""
         allowed = self.tolerance if tolerance is None else tolerance
         lower, upper = self.claims(bounds)

@@ -46,7 +46,7 @@ def check_executor(
     examples: int = 20,
     shrink: bool = True,
 ) -> None:
-    """Checks an executor on calls of every primitive, on composed programs ("programs") and their gradients ("gradients").
+    """Checks an executor on calls of every primitive, on composed "programs" and on their "gradients".
 
     Args:
         executor: an executor, or the name of a registered one.
@@ -94,10 +94,14 @@ def check_program(program: BoundProgram, inputs: Mapping[str, Array], executor: 
 def _check(program: BoundProgram, inputs: Mapping[str, Array], executor: Executor, gaps: Gaps) -> None:
     def fail(law: str, what: str) -> None:
         ours = registry().executors.get(executor.name) is executor
-        call = f"check_program(program, inputs, {executor.name!r})" if ours else "check_program(program, inputs, executor)"
+        call = (
+            f"check_program(program, inputs, {executor.name!r})" if ours else "check_program(program, inputs, executor)"
+        )
         gaps.report(
             law,
-            lambda: f"{executor.name} on {gaps.subject}, law {law!r}: {what}\n\n{program_code(program, inputs)}\n{call}",
+            lambda: (
+                f"{executor.name} on {gaps.subject}, law {law!r}: {what}\n\n{program_code(program, inputs)}\n{call}"
+            ),
         )
 
     inputs = {v.name: np.asarray(inputs[v.name], dtype=v.type.dtype.numpy) for v in program.inputs}
@@ -113,7 +117,10 @@ def _check(program: BoundProgram, inputs: Mapping[str, Array], executor: Executo
         fail("inputs", "an input was written to")
     for name, expected in want.items():
         if got[name].shape != expected.shape or got[name].dtype != expected.dtype:
-            fail("types", f"{name} is {got[name].dtype}{list(got[name].shape)}, not {expected.dtype}{list(expected.shape)}")
+            fail(
+                "types",
+                f"{name} is {got[name].dtype}{list(got[name].shape)}, not {expected.dtype}{list(expected.shape)}",
+            )
         elif not close(got[name], expected, _scale(want)):
             fail("values", f"{name} is {got[name].tolist()}, not {expected.tolist()}")
     again = _run(schedule, given)
@@ -134,7 +141,9 @@ def close(got: Array, want: Array, scale: float) -> bool:
 
 
 def _scale(results: Mapping[str, Array]) -> float:
-    finite = [np.abs(array[np.isfinite(array)]).max(initial=0.0) for array in results.values() if array.dtype.kind == "f"]
+    finite = [
+        np.abs(array[np.isfinite(array)]).max(initial=0.0) for array in results.values() if array.dtype.kind == "f"
+    ]
     return max(1.0, *map(float, finite)) if finite else 1.0
 
 

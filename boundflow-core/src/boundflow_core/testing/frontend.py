@@ -108,9 +108,12 @@ def check_points(sample: Sample, points: Array, frontend: str | Frontend, gaps: 
     gaps = gaps or Gaps(sample.name)
 
     def fail(law: str, what: str) -> None:
-        code = f"import numpy as np\nfrom boundflow_core.testing.frontend import check_points\npoints = {array_code(points)}"
-        call = f"check_points(sample, points, {_shown(subject)})  # the sample {sample.name!r}"
-        gaps.report(law, lambda: f"{subject.name} on {sample.name}, law {law!r}: {what}\n\n{code}\n{call}")
+        code = (
+            "import numpy as np\nfrom boundflow_core.testing.frontend import check_points\n"
+            f"points = {array_code(points)}\n"
+            f"check_points(sample, points, {_shown(subject)})  # the sample {sample.name!r}"
+        )
+        gaps.report(law, lambda: f"{subject.name} on {sample.name}, law {law!r}: {what}\n\n{code}")
 
     path = isinstance(sample.source, (str, os.PathLike))
     reads = os.fspath(sample.source).lower().endswith(tuple(subject.suffixes)) if path else False
@@ -127,7 +130,10 @@ def check_points(sample: Sample, points: Array, frontend: str | Frontend, gaps: 
             want = want.reshape(got.shape)
         scale = float(np.abs(want[np.isfinite(want)]).max(initial=1.0))
         if got.shape != want.shape or not np.allclose(got, want, rtol=0, atol=sample.tolerance * scale, equal_nan=True):
-            fail("outputs", f"in {dtype} {got.tolist()} of shape {got.shape}, the source gives {want.tolist()} {want.shape}")
+            fail(
+                "outputs",
+                f"in {dtype} {got.tolist()} of shape {got.shape}, the source gives {want.tolist()} {want.shape}",
+            )
     alone = np.concatenate([np.asarray(sample.function(x[None].astype(np.float32)), np.float64) for x in points])
     if not np.allclose(alone.reshape(want.shape), want, rtol=0, atol=sample.tolerance * scale, equal_nan=True):
         fail("batch", "the source itself mixes the points of a batch, so no graph of one sample is right")

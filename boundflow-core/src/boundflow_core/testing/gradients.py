@@ -26,7 +26,10 @@ def derivative_gap(program: BoundProgram, lower: Array, upper: Array) -> tuple[s
     """
     rng = np.random.default_rng(lower.size)
     width = 0.01 * (1.0 + upper - lower)
-    inputs = {"lower": lower + width * rng.random(lower.shape), "upper": upper + width * (1.5 + rng.random(upper.shape))}
+    inputs = {
+        "lower": lower + width * rng.random(lower.shape),
+        "upper": upper + width * (1.5 + rng.random(upper.shape)),
+    }
     values = evaluate(program, inputs)
     if not all(np.isfinite(values[name]).all() for name in ENDS):
         return None

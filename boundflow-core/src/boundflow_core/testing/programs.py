@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import DType, SymDim, TensorType, size
+from boundflow_core.ir.types import Dim, DType, SymDim, TensorType, concrete_shape, size
 
 __all__ = ["B", "LiveArray", "S", "inputs_for", "live", "programs", "write_random"]
 
@@ -39,7 +39,7 @@ def inputs_for(program: BoundProgram, sizes: dict[str, int], seed: int = 0) -> d
     """Random inputs of a program; each call gives new arrays."""
     numbers = np.random.default_rng(seed)
     bound = program.bind(sizes)
-    return {v.name: numbers.normal(size=v.shape).astype(v.type.dtype.numpy) for v in bound.inputs}
+    return {v.name: numbers.normal(size=concrete_shape(v.shape, {})).astype(v.type.dtype.numpy) for v in bound.inputs}
 
 
 def write_random(seed: int, length: int) -> BoundProgram:
@@ -120,9 +120,11 @@ class _Writer:
         x = self.pick()
         assert x is not None
         y = self.chance.choice([v for v in self.floats if v.shape == x.shape])
-        condition = self.b.compare(x, self.chance.choice([0.0, y]), self.chance.choice(["lt", "ge"]))
+        others: list[Value | float] = [0.0, y]
+        condition = self.b.compare(x, self.chance.choice(others), self.chance.choice(["lt", "ge"]))
         self.keep(condition)
-        self.keep(self.b.where(condition, x, self.chance.choice([y, 0.5])))
+        others = [y, 0.5]
+        self.keep(self.b.where(condition, x, self.chance.choice(others)))
 
     def logic(self) -> None:
         if not self.bools:
@@ -159,7 +161,7 @@ class _Writer:
 
     def pool(self) -> None:
         x = self.pick(rank=4)
-        if x is not None and self.static_axes(x) == [1, 2, 3] and min(x.shape[2:]) >= 2:  # type: ignore[type-var]
+        if x is not None and self.static_axes(x) == [1, 2, 3] and min(concrete_shape(x.shape[2:], {})) >= 2:
             self.keep(self.b.max_pool2d(x, kernel=(2, 2), stride=(1, 1), padding=(1, 0, 0, 1)))
 
     def reduce(self) -> None:
@@ -211,8 +213,10 @@ class _Writer:
     def broadcast(self) -> None:
         x = self.pick()
         assert x is not None
-        wide = [self.chance.choice([2, 3, B]) if dim == 1 and self.chance.random() < 0.7 else dim for dim in x.shape]
-        front = self.chance.choice([(), (2,), (B,)])
+        repeats: list[Dim] = [2, 3, B]
+        fronts: list[tuple[Dim, ...]] = [(), (2,), (B,)]
+        wide = [self.chance.choice(repeats) if dim == 1 and self.chance.random() < 0.7 else dim for dim in x.shape]
+        front = self.chance.choice(fronts)
         self.keep(self.b.broadcast(x, (*front, *wide)))
 
     def concat(self) -> None:

@@ -82,7 +82,7 @@ class Subject:
         return flat[0].reshape(flat[0].shape[0], -1), flat[1].reshape(flat[1].shape[0], -1)
 
     def arguments(self) -> str:
-        """Arguments of ``check_case`` after the case, as code; names what is not registered ``method`` and ``domains``."""
+        """Arguments of ``check_case`` after the case, as code. What is not registered: ``method``, ``domains``."""
         plugins = registry()
         ours = plugins.methods.get(self.method.name) is self.method and all(
             plugins.domains.get(name) is domain for name, domain in self.domains.items()

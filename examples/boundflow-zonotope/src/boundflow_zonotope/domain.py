@@ -15,7 +15,7 @@ import numpy as np
 from boundflow_core.extension import Domain, Rule, RuleContext
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import Value
-from boundflow_core.ir.types import Attrs, concrete_shape
+from boundflow_core.ir.types import Attrs, concrete_dim, concrete_shape
 
 __all__ = ["DOMAIN", "Zonotope", "named", "range_of"]
 
@@ -60,7 +60,8 @@ def named(b: Builder, x: Zonotope, name: str) -> Zonotope:
     batch, *sample = x.center.shape
     shape = concrete_shape(sample, {})
     count = math.prod(shape)
-    if x.error is None or count + sum(int(terms.shape[1]) for terms in x.generators.values()) > x.order:
+    held = sum(concrete_dim(terms.shape[1], {}) for terms in x.generators.values())
+    if x.error is None or held + count > x.order:
         return x
     numbers = np.arange(count)
     own = b.compare(b.constant(numbers.reshape(count, *[1] * len(shape))), b.constant(numbers.reshape(shape)), "eq")
@@ -105,7 +106,9 @@ def affine(ctx: RuleContext, *operands: Operand) -> Zonotope:
 def mixing(ctx: RuleContext, *operands: Operand) -> Zonotope:
     """The same for operators whose results share errors of one element."""
     names = ctx.node.inputs
-    return affine(ctx, *(named(ctx.b, x, n) if isinstance(x, Zonotope) else x for x, n in zip(operands, names, strict=True)))
+    return affine(
+        ctx, *(named(ctx.b, x, n) if isinstance(x, Zonotope) else x for x, n in zip(operands, names, strict=True))
+    )
 
 
 # -- functions of one element -----------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ def smooth(derivative: Slope) -> Rule:
 def reciprocal(ctx: RuleContext, x: Zonotope) -> Zonotope:
     """Nothing is known where zero is within the bounds."""
     lower, upper = range_of(ctx.b, x)
-    found = smooth(lambda b, v, y: -(y * y))(ctx, x)
+    found: Zonotope = smooth(lambda b, v, y: -(y * y))(ctx, x)
     assert found.error is not None
     return replace(found, error=ctx.b.where(lower * upper > 0.0, found.error, math.inf))
 

@@ -64,7 +64,10 @@ def zonotope_crown(workshop: Workshop) -> Recipe:
         found = {}
         for name in backward.takes:
             lower, upper = range_of(b, states[name])
-            found[f"lower:{name}"], found[f"upper:{name}"] = no_nan(b, lower, -float("inf")), no_nan(b, upper, float("inf"))
+            found[f"lower:{name}"], found[f"upper:{name}"] = (
+                no_nan(b, lower, -float("inf")),
+                no_nan(b, upper, float("inf")),
+            )
         return found
 
     inside = workshop.runner("zonotope", write)
