@@ -90,7 +90,7 @@ def test_files_that_are_not_what_they_should_be_are_made_again(folder, monkeypat
             "cut": content[: len(content) // 2],
             "flipped": content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
             "foreign": b"something else entirely",
-            "old": content.replace(b"kernels 1", b"kernels 0", 1),
+            "old": content.replace(b"kernels 2", b"kernels 1", 1),
         }[harm]
     )
     fresh(monkeypatch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
 import sys
 import tempfile
 import threading
@@ -20,7 +21,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Tir", "compile_module", "load", "prepared", "processor", "tir", "unavailable", "versions"]
+__all__ = [
+    "Tir",
+    "compile_module",
+    "compile_template",
+    "joined",
+    "load",
+    "prepared",
+    "processor",
+    "tir",
+    "unavailable",
+    "versions",
+]
 
 DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi", "apache-tvm-ffi-orcjit")
 
@@ -94,19 +106,30 @@ def _linker() -> Any:
     return tvm_ffi_orcjit.ExecutionSession(None)
 
 
+def joined(objects: Sequence[bytes]) -> bytes:
+    """Object files as one piece of code."""
+    return struct.pack(f"<{1 + len(objects)}Q", len(objects), *map(len, objects)) + b"".join(objects)
+
+
 def load(code: bytes) -> Callable[[str], Callable[..., Any]]:
-    """The functions of an object file, by name.
+    """The functions of :func:`joined` object files, by name.
 
     Raises:
-        ValueError: that is no object file of this machine.
+        ValueError: they are no object files of this machine.
     """
-    if code[:4] not in (b"\x7fELF", b"\xcf\xfa\xed\xfe") and code[:2] != b"\x64\x86":
+    objects = []
+    (count,) = struct.unpack_from("<Q", code)
+    at = 8 * (1 + count)
+    for length in struct.unpack_from(f"<{count}Q", code, 8):
+        objects.append(code[at : at + length])
+        at += length
+    if any(one[:4] not in (b"\x7fELF", b"\xcf\xfa\xed\xfe") and one[:2] != b"\x64\x86" for one in objects):
         raise ValueError("no object file")
     with _LOADING:
         try:
-            module = _linker().load_module(code)
+            module = _linker().load_module(objects)
         except Exception as error:
-            raise ValueError(f"the object file cannot be linked: {error}") from error
+            raise ValueError(f"the object files cannot be linked: {error}") from error
     return lambda name: module.get_function(name)
 
 
@@ -155,6 +178,9 @@ class Tir:
     def buffer(self, name: str, count: Any, dtype: str) -> Any:
         return self.t.decl_buffer((count,), dtype, name=name, data_alignment=64)
 
+    def same(self, one: Any, other: Any) -> Any:
+        return self.t.EQ(one, other)
+
     def load(self, buffer: Any, at: Any) -> Any:
         return self.t.BufferLoad(buffer, [at])
 
@@ -190,8 +216,12 @@ class Tir:
         extent = self.int(extent) if isinstance(extent, int) else extent
         return self.t.For(var, self.int(0), extent, self.t.ForKind[kind], self.seq(body(var)))
 
-    def when(self, condition: Any, body: Any) -> Any:
-        return self.t.IfThenElse(condition, body, None)
+    def when(self, condition: Any, body: Any, otherwise: Any = None) -> Any:
+        return self.t.IfThenElse(condition, body, otherwise)
+
+    def at(self, buffer: Any, pointer: Any) -> Any:
+        """Says where ``buffer`` lies."""
+        return self.t.DeclBuffer(buffer, data=pointer)
 
     def local(self, name: str, count: Any, dtype: str) -> tuple[Any, Any]:
         """A small array on the stack: the buffer, and the statement that allocates it."""
@@ -235,6 +265,9 @@ class Tir:
         return isinstance(item, (self.t.IntImm, self.t.FloatImm))
 
     def invoke(self, function: Any, arguments: Sequence[Any]) -> Any:
+        """A call of a function of the same module, or by its symbol of one of another object file."""
+        if isinstance(function, str):
+            return self.t.Evaluate(self.t.call_extern("void", function, *arguments))
         return self.t.Evaluate(function(*arguments))
 
     def name(self, name: str) -> Any:
@@ -254,30 +287,68 @@ def tir() -> Tir:
     return Tir()
 
 
-def compile_module(generated: Mapping[Any, Any], written: Mapping[Any, Any], public: Mapping[Any, Any]) -> bytes:
+def compile_module(generated: Mapping[Any, Any], public: Mapping[Any, Any]) -> bytes:
     """An object file of functions by name.
 
     Args:
         generated: functions in which nothing is simplified: TVM takes x * 0 for 0, also where x is NaN or infinite.
-        written: functions of templates, which go through TVM's own pipeline: their vectors and unrolled loops need it.
         public: functions that call these, with the calling convention of the foreign function interface.
     """
     t = tir()
     tvm, passes = t.tvm, t.t.transform
-    target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
-    bind = passes.BindTarget(target.with_host(target))
-    pipeline, finalize, _ = t.t.get_default_tir_pipeline(target)
     callers = {name: f.with_attr("global_symbol", name.name_hint) for name, f in public.items()}
-    plain = [bind, passes.FlattenBuffer(), passes.VectorizeLoop(True), passes.UnrollLoop(), passes.MakePackedAPI()]
-    module = tvm.transform.Sequential(plain)(tvm.IRModule({**generated, **callers}))
-    if written:
-        # TVM takes a function that is alone for one that is called from outside, so there is another one with them.
-        alone = t.name("alone")
-        ready = pipeline(bind(tvm.IRModule({**written, alone: t.function([], t.t.Evaluate(t.int(0)))})))
-        names = {name.name_hint: name for name in written}
-        functions = {name: t.placed(f) for hint, name in names.items() for f in [ready[hint]]}
-        module = tvm.IRModule({**dict(module.functions.items()), **functions})
-    code = tvm.get_global_func("target.build.llvm")(finalize()(module), target)
+    plain = [passes.FlattenBuffer(), passes.VectorizeLoop(True), passes.UnrollLoop(), passes.MakePackedAPI()]
+    module = tvm.transform.Sequential([_bind(t), *plain])(tvm.IRModule({**generated, **callers}))
+    return _object(t, module)
+
+
+def compile_template(function: Any, symbol: str) -> bytes:
+    """An object file of a template's function of pointers and sizes, which others may call as ``symbol``.
+
+    It goes through those passes of TVM's own pipeline that concern loops on a CPU. The most expensive one of all, which
+    looks for smaller allocations, is left out: templates allocate what they need.
+    """
+    t = tir()
+    from tvm.s_tir import transform as blocks
+
+    passes = t.t.transform
+    chosen = [
+        _bind(t),
+        blocks.PlanAndUpdateBufferAllocationLocation(),
+        blocks.ConvertBlocksToOpaque(),
+        blocks.LowerMatchBuffer(),
+        blocks.StmtSimplify(),
+        blocks.LowerOpaqueBlock(),
+        passes.FlattenBuffer(),
+        passes.NarrowDataType(32),
+        passes.VectorizeLoop(True),
+        passes.StorageRewrite(),
+        passes.UnrollLoop(),
+        blocks.RenormalizeSplitPattern(),
+        passes.StmtSimplify(),
+        passes.RemoveNoOp(),
+        blocks.RewriteUnsafeSelect(),
+        passes.CommonSubexprElim(),
+    ]
+    ready = t.tvm.transform.Sequential(chosen)(t.tvm.IRModule({t.name(symbol): function}))
+    return _object(t, t.tvm.IRModule({t.name(symbol): t.placed(ready[symbol]).with_attr("global_symbol", symbol)}))
+
+
+@lru_cache(maxsize=1)
+def _target(t: Tir) -> Any:
+    target = t.tvm.target
+    # Level 3 takes a third longer to compile, and its code is no faster.
+    return target.Target({"kind": "llvm", "mcpu": target.codegen.llvm_get_system_cpu(), "opt-level": 2})
+
+
+def _bind(t: Tir) -> Any:
+    target = _target(t)
+    return t.t.transform.BindTarget(target.with_host(target))
+
+
+def _object(t: Tir, module: Any) -> bytes:
+    _, finalize, _ = t.t.get_default_tir_pipeline(_target(t))
+    code = t.tvm.get_global_func("target.build.llvm")(finalize()(module), _target(t))
     with tempfile.TemporaryDirectory(prefix="boundflow-") as folder:
         path = Path(folder) / "kernels.o"
         code.write_to_file(str(path), "o")

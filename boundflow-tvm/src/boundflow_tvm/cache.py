@@ -18,7 +18,7 @@ from boundflow_tvm.backend import load
 __all__ = ["KERNELS", "KernelCache", "KernelCounts", "cache_folder", "clear_folder", "kept_files"]
 
 VARIABLE = "BOUNDFLOW_CACHE_DIR"
-MAGIC = b"boundflow kernels 1\n"
+MAGIC = b"boundflow kernels 2\n"
 SUFFIX = ".kernels"
 WRITING = ".writing-"
 
@@ -64,8 +64,26 @@ class KernelCache:
     """
 
     _known: dict[str, Functions] = field(default_factory=dict)
+    _parts: dict[str, bytes] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def part(self, key: str, compile_code: Callable[[], bytes], folder: Path) -> bytes:
+        """Code that several pieces of code have in common; it is compiled if neither process nor ``folder`` has it."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        with self._lock_of(digest):
+            if digest not in self._parts:
+                path = folder / (digest + SUFFIX)
+                code = _read(path, digest)
+                if not code:
+                    code = compile_code()
+                    _write(path, digest, code)
+                self._parts[digest] = code
+            return self._parts[digest]
+
+    def _lock_of(self, digest: str) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(digest, threading.Lock())
 
     def get(self, key: str, compile_code: Callable[[], bytes], counts: KernelCounts, folder: Path) -> Functions:
         """The functions of the code with this key; it is compiled if neither process nor ``folder`` has it.
@@ -73,14 +91,12 @@ class KernelCache:
         A folder that cannot be read or written is done without.
         """
         digest = hashlib.sha256(key.encode()).hexdigest()
-        with self._lock:
-            own = self._locks.setdefault(digest, threading.Lock())
-        with own:
+        with self._lock_of(digest):
             if digest in self._known:
                 counts.hits += 1
                 return self._known[digest]
             path = folder / (digest + SUFFIX)
-            functions = self._read(path, digest, counts)
+            functions = _loaded(path, digest, counts)
             if functions is None:
                 code = compile_code()
                 functions = load(code)
@@ -89,28 +105,37 @@ class KernelCache:
             self._known[digest] = functions
             return functions
 
-    def _read(self, path: Path, digest: str, counts: KernelCounts) -> Functions | None:
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        head = MAGIC + digest.encode() + b"\n"
-        code = content[len(head) + 65 :]
-        if content[: len(head)] == head and content[len(head) : len(head) + 65] == _digest(code):
-            try:
-                functions = load(code)
-                counts.loaded += 1
-                return functions
-            except ValueError:
-                pass
-        counts.rebuilt += 1
-        return None
-
     def forget(self) -> None:
         """Lets go of what the process has; loaded functions stay valid for whoever holds them."""
         with self._lock:
             self._known.clear()
+            self._parts.clear()
             self._locks.clear()
+
+
+def _loaded(path: Path, digest: str, counts: KernelCounts) -> Functions | None:
+    code = _read(path, digest)
+    if code is None:
+        return None
+    if code:
+        with suppress(ValueError):
+            functions = load(code)
+            counts.loaded += 1
+            return functions
+    counts.rebuilt += 1
+    return None
+
+
+def _read(path: Path, digest: str) -> bytes | None:
+    """The code in a file: empty if it is damaged, None where there is none."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    head = MAGIC + digest.encode() + b"\n"
+    code = content[len(head) + 65 :]
+    whole = content[: len(head)] == head and content[len(head) : len(head) + 65] == _digest(code)
+    return code if whole else b""
 
 
 def _digest(code: bytes) -> bytes:

@@ -24,7 +24,7 @@ from boundflow_tvm.cache import KERNELS, KernelCounts, cache_folder
 from boundflow_tvm.kernels import kernel_of
 from boundflow_tvm.strategies import WRITES
 from boundflow_tvm.templates import Input, Kernel, Output, Packed, Scratch
-from boundflow_tvm.unit import COPIES, Launch, Unit
+from boundflow_tvm.unit import COPIES, ENTRY, Launch, Unit
 
 __all__ = ["TRAITS", "TvmSession", "open_session"]
 
@@ -81,8 +81,11 @@ class TvmSession(StepSession):
             shared = _PREPARED.get(plan.program)
             if shared is None:
                 shared = _PREPARED[plan.program] = _Prepared(runs.unit)
-        functions = self._functions = KERNELS.get(shared.unit.key, shared.unit.compile, self.counts, cache_folder())
-        numbers = aligned(np.array([plan.sizes[s] for s in shared.unit.symbols] or [0], dtype=np.int64))
+        folder = cache_folder()
+        make = partial(shared.unit.compile, partial(KERNELS.part, folder=folder))
+        functions = KERNELS.get(shared.unit.key, make, self.counts, folder)
+        entry = self._entry = functions(ENTRY)
+        numbers = self._numbers = aligned(np.array([plan.sizes[s] for s in shared.unit.symbols] or [0], dtype=np.int64))
         tasks: dict[str, tuple[Call, ...]] = {}
         for name, items in runs.tasks.items():
             calls: list[Call] = []
@@ -93,7 +96,7 @@ class TvmSession(StepSession):
                 addresses = self._addresses(shared, runs.operands[item])
                 arguments = (prepared(addresses), prepared(numbers))
                 self._kept += [addresses, numbers]
-                calls.append(partial(functions(f"run_{item}"), *arguments))
+                calls.append(partial(entry, *arguments, item))
             tasks[name] = tuple(calls)
         return tasks
 
@@ -152,7 +155,8 @@ class TvmSession(StepSession):
             return super()._copies(pairs)
         table = [number for to, source in pairs for number in (to.ctypes.data, source.ctypes.data, to.nbytes)]
         self._kept.append(pairs)
-        return partial(self._functions(COPIES), prepared(aligned(np.array(table, dtype=np.int64))))
+        addresses = prepared(aligned(np.array(table, dtype=np.int64)))
+        return partial(self._entry, addresses, prepared(self._numbers), COPIES)
 
 
 class _Backend(NumpyBackend):

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
 from boundflow_core.errors import IRError
 from boundflow_core.ir.types import Dim, Shape, SymDim, divide, size
-from boundflow_tvm.backend import Tir, compile_module, processor, tir, versions
+from boundflow_tvm.backend import Tir, compile_module, compile_template, joined, processor, tir, versions
 from boundflow_tvm.kernels import Generated
 from boundflow_tvm.templates import Kernel
 
-__all__ = ["CODE_VERSION", "COPIES", "Launch", "Unit"]
+__all__ = ["CODE_VERSION", "COPIES", "ENTRY", "Launch", "Unit"]
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 """Part of every key: to be raised when the generator writes other code for the same operation."""
 
-COPIES = "copies"
-"""A function of each object file: copies memory, from a vector of addresses to, addresses from, and bytes, in turn."""
+ENTRY = "run"
+"""The one function of an object file that is called from outside, since the checks of each take time to compile.
+
+It takes two integer vectors, addresses and sizes, and what is to be done: the number of a run, or :data:`COPIES`.
+"""
+
+COPIES = -1
+"""Copies memory: addresses to, addresses from, and bytes, in turn, instead of the addresses of operands."""
+
+
+Kept = Callable[[str, Callable[[], bytes]], bytes]
+
+
+def _ground() -> tuple[str, ...]:
+    """What all compiled code depends on."""
+    return f"code {CODE_VERSION}", versions(), processor()
 
 
 @dataclass(frozen=True)
@@ -38,9 +54,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Unit:
-    """Functions ``run_0``, ``run_1``... of two integer vectors: the addresses of the operands of all their kernels,
-    and the values of ``symbols``.
-    """
+    """Runs of two integer vectors: the addresses of the operands of all their kernels, and values of ``symbols``."""
 
     runs: tuple[tuple[Launch, ...], ...]
     symbols: tuple[str, ...]
@@ -48,7 +62,7 @@ class Unit:
     @property
     def key(self) -> str:
         """Text that equals only where the compiled code does."""
-        lines = [f"code {CODE_VERSION}", versions(), processor(), " ".join(self.symbols)]
+        lines = [*_ground(), " ".join(self.symbols)]
         for run in self.runs:
             lines.append("run")
             for launch in run:
@@ -56,27 +70,41 @@ class Unit:
                 lines.append(f"{launch.kernel.name}|{launch.kernel.key}|{launch.slots}|{shapes}")
         return "\n".join(lines)
 
-    def compile(self) -> bytes:
-        """The object file."""
+    def compile(self, kept: Kept) -> bytes:
+        """The code: an object file of generated code and of what calls it, and one for each template.
+
+        Args:
+            kept: ``kept(key, compile_code) -> code``, from where object files of templates are kept.
+        """
         t = tir()
         made: dict[tuple[str, str], _Callee] = {}
         generated: dict[Any, Any] = {}
-        written: dict[Any, Any] = {}
+        objects: list[bytes] = []
         for launch in (launch for run in self.runs for launch in run):
             kernel = launch.kernel
-            if (kernel.name, kernel.key) not in made:
-                callee = made[kernel.name, kernel.key] = _callee(t, kernel, t.name(f"kernel_{len(made)}"))
-                (generated if isinstance(kernel, Generated) else written)[callee.name] = callee.function
-        public = {t.name(f"run_{number}"): self._run(t, run, made) for number, run in enumerate(self.runs)}
-        public[t.name(COPIES)] = _copies(t)
-        return compile_module(generated, written, public)
+            if (kernel.name, kernel.key) in made:
+                continue
+            if isinstance(kernel, Generated):
+                callee = _Callee(t.name(f"kernel_{len(made)}"), kernel)
+                generated[callee.name] = kernel.build()
+            else:
+                key = "\n".join([*_ground(), f"{kernel.name}|{kernel.key}"])
+                symbol = "boundflow_" + hashlib.sha256(key.encode()).hexdigest()[:32]
+                function, shapes, sizes = t.on_pointers(kernel.build())
+                objects.append(kept(key, partial(compile_template, function, symbol)))
+                callee = _Callee(symbol, kernel, tuple(_place(t, shapes, variable) for variable in sizes))
+            made[kernel.name, kernel.key] = callee
+        runs = {t.name(f"run_{number}"): self._run(t, run, made) for number, run in enumerate(self.runs)}
+        return joined([compile_module({**generated, **runs}, {t.name(ENTRY): _entry(t, tuple(runs))}), *objects])
 
     def _run(self, t: Tir, run: Sequence[Launch], made: dict[tuple[str, str], _Callee]) -> Any:
         count = 1 + max((slot for launch in run for slot in launch.slots), default=0)
         addresses = t.buffer("addresses", t.int(count), "int64")
         numbers = t.buffer("numbers", t.int(max(1, len(self.symbols))), "int64")
+        pointers = [t.pointer(buffer.name, "int64") for buffer in (addresses, numbers)]
         sizes = {symbol: t.var(f"size_{symbol}") for symbol in self.symbols}
-        statements = [t.bind(var, t.load(numbers, t.int(i))) for i, var in enumerate(sizes.values())]
+        statements = [t.at(buffer, pointer) for buffer, pointer in zip((addresses, numbers), pointers, strict=True)]
+        statements += [t.bind(var, t.load(numbers, t.int(i))) for i, var in enumerate(sizes.values())]
 
         def value(dim: Dim) -> Any:
             if isinstance(dim, int):
@@ -91,18 +119,21 @@ class Unit:
             arguments = [t.handle(t.load(addresses, t.int(slot))) for slot in launch.slots]
             arguments += [value(dim) for dim in callee.sizes(launch)]
             statements.append(t.invoke(callee.name, arguments))
-        return t.function([addresses, numbers], t.seq(*statements))
+        return t.function(pointers, t.seq(*statements))
 
 
-def _copies(t: Tir) -> Any:
-    length = t.var("length")
-    table = t.buffer("table", length, "int64")
+def _entry(t: Tir, runs: Sequence[Any]) -> Any:
+    length, wanted = t.var("length"), t.var("wanted")
+    addresses, numbers = t.buffer("addresses", length, "int64"), t.buffer("numbers", t.var("sizes"), "int64")
 
-    def one(i: Any) -> Any:
-        to, source, count = (t.load(table, i * t.int(3) + t.int(part)) for part in range(3))
+    def copy(i: Any) -> Any:
+        to, source, count = (t.load(addresses, i * t.int(3) + t.int(part)) for part in range(3))
         return t.copy_memory(t.handle(to), t.handle(source), count)
 
-    return t.function([table], t.loop(t.t.floordiv(length, t.int(3)), one))
+    chosen = t.when(t.same(wanted, t.int(COPIES)), t.loop(t.t.floordiv(length, t.int(3)), copy))
+    for number, run in enumerate(runs):
+        chosen = t.when(t.same(wanted, t.int(number)), t.invoke(run, [addresses.data, numbers.data]), chosen)
+    return t.function([addresses, numbers, wanted], chosen)
 
 
 @dataclass(frozen=True)
@@ -125,10 +156,13 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Callee:
-    """A kernel to be compiled: its function of pointers and then sizes."""
+    """A kernel as it is called, with pointers and then sizes.
+
+    Attributes:
+        name: the function, or its symbol in another object file.
+    """
 
     name: Any
-    function: Any
     kernel: Kernel
     places: tuple[_Place, ...] = ()
 
@@ -136,14 +170,6 @@ class _Callee:
         if isinstance(self.kernel, Generated):
             return [SymDim.of(symbol) for symbol in self.kernel.symbols]
         return [place.find(launch) for place in self.places]
-
-
-def _callee(t: Tir, kernel: Kernel, name: Any) -> _Callee:
-    function = kernel.build()
-    if isinstance(kernel, Generated):
-        return _Callee(name, function, kernel)
-    private, shapes, sizes = t.on_pointers(function)
-    return _Callee(name, private, kernel, tuple(_place(t, shapes, variable) for variable in sizes))
 
 
 def _place(t: Tir, shapes: Sequence[Sequence[Any]], variable: Any) -> _Place:
