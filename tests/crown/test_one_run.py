@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -27,6 +28,13 @@ NETS = {
     "leaky": lambda seed: small_mlp(seed, "abs"),
     "residual": residual,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_value_has_room_for_all() -> Iterator[None]:
+    """The networks here are so small that there would never be too little room."""
+    with mock.patch.object(one_run, "ALL", 0):
+        yield
 
 
 def compiled(graph: PrimalGraph, **options: Any) -> bf.CompiledBounds:
@@ -168,18 +176,25 @@ def test_a_region_bounded_in_stages_is_found_in_the_cache() -> None:
 
 
 def test_room_grows_at_once_and_shrinks_late() -> None:
-    rooms = Rooms([1000, 50])
+    rooms = Rooms([1000, 100])
     assert rooms.now is None
     rooms.learn([100, 3])
     assert rooms.now is not None and rooms.now[0] >= 112 and rooms.now[1] == 4
     assert rooms.grown(rooms.now, [100, 4]) == rooms.now
-    rooms.learn([10, 48])
-    assert rooms.now[0] >= 112 and rooms.now[1] == 50, "no more room than neurons, and none is taken yet"
+    rooms.learn([10, 98])
+    assert rooms.now[0] >= 112 and rooms.now[1] == 100, "no more room than neurons, and none is taken yet"
     first = rooms.now
     for _ in range(REMEMBERED - 2):
         rooms.learn([10, 2])
     assert rooms.now == first
     rooms.learn([10, 2])
-    assert rooms.now == (12, 50)
+    assert rooms.now == (12, 100)
     rooms.learn([10, 2])
     assert rooms.now == (12, 4)
+
+
+def test_few_neurons_have_room_for_all() -> None:
+    rooms = Rooms([1000, 50])
+    with mock.patch.object(one_run, "ALL", 64):
+        rooms.learn([100, 3])
+    assert rooms.now is not None and rooms.now[1] == 50

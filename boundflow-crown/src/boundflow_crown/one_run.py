@@ -35,6 +35,9 @@ Finish = Callable[[Workshop, Builder, Interval, Mapping[str, Interval]], Mapping
 # Calls whose numbers of undecided neurons are remembered, and how many times the room that they need there may be.
 REMEMBERED, WASTE = 16, 1.5
 
+# Values with no more neurons than this always have room for all: so few rows cost less than to prepare a program anew.
+ALL = 64
+
 
 def one_run_program(
     workshop: Workshop, b: Builder, layers: Sequence[Layer], finish: Finish | None = None
@@ -119,7 +122,10 @@ class Rooms:
 
     def _for(self, counts: Sequence[int]) -> tuple[int, ...]:
         """Room for an eighth more, since regions differ, rounded up as all numbers of rows are."""
-        return tuple(min(padded_count(max(1, c + c // 8)), n) for c, n in zip(counts, self._neurons, strict=True))
+        return tuple(
+            n if n <= ALL else min(padded_count(max(1, c + c // 8)), n)
+            for c, n in zip(counts, self._neurons, strict=True)
+        )
 
 
 class OneRun:

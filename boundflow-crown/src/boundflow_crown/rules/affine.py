@@ -17,8 +17,11 @@ def linear(ctx: BackwardContext, rows: Value) -> Step:
     b, weight = ctx.b, ctx.constant(1)
     lines = b.reshape(rows, (size(rows.shape[:-1]), rows.shape[-1]))
     below = b.reshape(b.matmul(lines, weight), (*rows.shape[:-1], weight.shape[-1]))
-    bias = ctx.rows.sum(rows * ctx.constant(2)) if len(ctx.node.inputs) == 3 else None
-    return Step({0: below}, bias)
+    if len(ctx.node.inputs) < 3:
+        return Step({0: below})
+    # A product with a vector: one pass over the rows, where a sum over products takes three.
+    bias = b.matmul(lines, b.reshape(ctx.constant(2), (rows.shape[-1], 1)))
+    return Step({0: below}, b.reshape(bias, rows.shape[:-1]))
 
 
 def _channel_bias(ctx: BackwardContext, rows: Value) -> Value | None:
