@@ -114,12 +114,23 @@ def test_a_whole_benchmark(capsys, tent):
         (["tent.onnx", "other.vnnlib"], "2 inputs"),
         (["tent.onnx", "--batch", "x.csv"], "--batch"),
         (["cosh.onnx", "holds.vnnlib"], "Cosh"),
+        (["cut.onnx", "holds.vnnlib"], "cut.onnx"),
+        (["nan.onnx", "holds.vnnlib"], "nan.onnx"),
+        (["tent.onnx", "cut.vnnlib"], "cut.vnnlib:"),
+        (["tent.onnx", "crossed.vnnlib"], "empty input region"),
+        (["tent.onnx", "holds.vnnlib", "--results-file", "no/folder/out.txt"], "no/folder"),
+        (["--batch", "wrong.csv"], "wrong.csv: instance 1"),
     ],
 )
 def test_bad_requests_end_with_one_clear_line(capsys, tent, monkeypatch, arguments, says):
     monkeypatch.chdir(tent)
     write_prop(tent / "other.vnnlib", [0.0, 0.0], [1.0, 1.0], "(<= Y_0 0.0)")
     write_net(tent / "cosh.onnx", [(np.ones((2, 1)), np.zeros(2)), (np.ones((1, 2)), np.zeros(1))], op="Cosh")
+    (tent / "cut.onnx").write_bytes((tent / "tent.onnx").read_bytes()[:60])
+    write_net(tent / "nan.onnx", [(np.full((2, 1), np.nan), np.zeros(2)), (np.ones((1, 2)), np.zeros(1))])
+    (tent / "cut.vnnlib").write_text((tent / "holds.vnnlib").read_text()[:-9])
+    write_prop(tent / "crossed.vnnlib", [1.0], [-1.0], "(<= Y_0 0.0)")
+    (tent / "wrong.csv").write_text("tent.onnx,holds.vnnlib,soon\n")
     code, out, err = run(capsys, *arguments)
     assert code == 2 and out == "" and len(err.splitlines()) == 1 and says in err
 
@@ -145,6 +156,16 @@ def test_the_scripts_of_the_competition(tent, repository_root):
         env={**os.environ, "BOUNDFLOW": str(tool)},
     )
     assert (tent / "out.txt").read_text() == "unsat\n"
+    write_net(tent / "cosh.onnx", [(np.ones((2, 1)), np.zeros(2)), (np.ones((1, 2)), np.zeros(1))], op="Cosh")
+    subprocess.run(
+        [scripts / "run_instance.sh", "v1", "test", str(tent / "cosh.onnx"), files[1], str(tent / "other.txt"), "60"],
+        check=True,
+        env={**os.environ, "BOUNDFLOW": str(tool)},
+    )
+    assert (tent / "other.txt").read_text() == "unknown\n"
+    missing = [str(tent / "no.onnx"), files[1]]
+    found = subprocess.run([scripts / "prepare_instance.sh", "v1", "test", *missing], check=False, capture_output=True)
+    assert found.returncode == 1 and b"no.onnx" in found.stderr
     assert subprocess.run([scripts / "run_instance.sh", "v2"], check=False, capture_output=True).returncode == 1
 
 

@@ -29,9 +29,26 @@ def prop_of(lower, upper, *unsafe, n_out):
     return Property(len(lower), n_out, (Case(lower, upper, tuple(unsafe)),), "test")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 2**20), shift=st.sampled_from([0.0, 0.01, -0.01, 0.3, -0.3]), rows=st.integers(1, 2))
+# Thin margins on either side of zero, none, and wide ones.
+SHIFTS = [0.0, 1e-4, -1e-4, 1e-3, -1e-3, 0.01, -0.01, 0.3, -0.3]
+SLOW_CHECK = [HealthCheck.too_slow]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW_CHECK)
+@given(seed=st.integers(0, 2**20), shift=st.sampled_from(SHIFTS), rows=st.integers(1, 3))
 def test_verdicts_equal_exact_enumeration(seed, shift, rows):
+    check_against_enumeration(seed, shift, rows, "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["input", "activation"])
+@settings(max_examples=400, deadline=None, suppress_health_check=SLOW_CHECK)
+@given(seed=st.integers(2**20, 2**30), shift=st.sampled_from(SHIFTS), rows=st.integers(1, 3))
+def test_hundreds_of_verdicts_equal_exact_enumeration(split, seed, shift, rows):
+    check_against_enumeration(seed, shift, rows, split)
+
+
+def check_against_enumeration(seed, shift, rows, split):
     numbers = np.random.default_rng(seed)
     layers = random_layers(numbers, int(numbers.integers(1, 4)), (int(numbers.integers(1, 5)), 3), 2)
     inputs = layers[0][0].shape[1]
@@ -41,7 +58,8 @@ def test_verdicts_equal_exact_enumeration(seed, shift, rows):
     true = least_margin(layers, lower, upper, C, d)
     # Moved so that the property holds, or does not, by a margin of ``shift``.
     d = d - true + shift
-    report = verify(network(layers), prop_of(lower, upper, LinearConstraints(C, d), n_out=2), OPTIONS)
+    prop = prop_of(lower, upper, LinearConstraints(C, d), n_out=2)
+    report = verify(network(layers), prop, replace(OPTIONS, split=split))
     if shift > CLEAR:
         assert report.verdict is Verdict.VERIFIED
     elif shift < -CLEAR:

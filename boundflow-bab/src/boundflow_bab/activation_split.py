@@ -222,8 +222,7 @@ class ActivationSearch:
         if not len(self.frontier) or worked * ATTACK_SHARE < self._attacking:
             return None
         started = time.perf_counter()
-        held = self.frontier.held
-        boxes, groups = np.unique(held.box), np.unique(held.group)
+        boxes, groups = self.frontier.distinct("box"), self.frontier.distinct("group")
         boxes = boxes[: self.attack.schedule.batch]
         part = Part(self.roots.lower[boxes], self.roots.upper[boxes], self.part.rows.select(groups))
         starts = max(self.attack.schedule.batch // (len(boxes) * len(groups)), 1)

@@ -7,7 +7,10 @@ projected back into the box. The margin of a conjunction is the largest of its r
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from boundflow_bab.clock import Clock
 from boundflow_bab.problem import Part, Rows
+from boundflow_bab.samples import Samples
 from boundflow_bab.verdict import Counterexample
 from boundflow_bab.witness import Witness
 from boundflow_core.derivative import gradient_program
@@ -111,25 +115,48 @@ class Attack:
     def __post_init__(self) -> None:
         self._numbers = np.random.default_rng(self.seed)
 
-    def on_part(self, part: Part, starts: int) -> Counterexample | None:
+    def on_part(
+        self, part: Part, starts: int, seconds: float = math.inf, samples: Samples | None = None
+    ) -> Counterexample | None:
         """A counterexample in the boxes of ``part``, from ``starts`` points for each box and conjunction.
+
+        Args:
+            seconds: that the attack may take.
+            samples: takes note of the points met.
 
         Raises:
             OutOfTime: the time is up.
         """
         boxes, groups = len(part.lower), part.rows.groups
-        pairs = boxes * groups
+        pairs, until = boxes * groups, self.clock.elapsed + seconds
         for start in range(0, pairs * starts, self.schedule.batch):
+            if start and self.clock.elapsed > until:
+                break
             number = np.arange(start, min(start + self.schedule.batch, pairs * starts))
             box, aim = np.divmod(number % pairs, groups)  # one start of each, then the next one
             lower, upper = part.lower[box], part.upper[box]
-            found = self.descend(self._starts(lower, upper, middle=number < pairs), lower, upper, part.rows, aim)
+            note = None if samples is None else partial(samples.note, box, aim)
+            x = self._starts(lower, upper, middle=number < pairs)
+            found = self.descend(x, lower, upper, part.rows, aim, until, note)
             if found is not None:
                 return found
         return None
 
-    def descend(self, x: Array, lower: Array, upper: Array, rows: Rows, aim: Array) -> Counterexample | None:
+    def descend(
+        self,
+        x: Array,
+        lower: Array,
+        upper: Array,
+        rows: Rows,
+        aim: Array,
+        until: float = math.inf,
+        note: Callable[[Array, Array], None] | None = None,
+    ) -> Counterexample | None:
         """Descends from the points ``x`` [B, *input] within their boxes.
+
+        Args:
+            until: seconds of the clock after which no step is begun.
+            note: is told the points of each step and their margins, as ``note(x, margin)``.
 
         Raises:
             OutOfTime: the time is up.
@@ -139,9 +166,13 @@ class Attack:
         for number in range(self.schedule.steps + 1):
             self.clock.check()
             margin, gradient = self.margins(x, rows, aim)
+            if note is not None:
+                note(x, margin)
             found = self.judged(x, margin, lower, upper)
             if found is not None:
                 return found
+            if self.clock.elapsed > until:
+                break
             if number < self.schedule.steps:
                 x = np.clip(x - self.schedule.size(number) * width * np.sign(gradient), lower, upper)
         return None

@@ -18,6 +18,7 @@ from boundflow_bab.clock import Clock, OutOfTime
 from boundflow_bab.input_split import MOST_INPUTS, Search
 from boundflow_bab.problem import Part, parts_of
 from boundflow_bab.roots import Roots
+from boundflow_bab.samples import Refuted, Samples
 from boundflow_bab.verdict import Counterexample, Report, Verdict
 from boundflow_bab.witness import Witness
 from boundflow_core.compiled import choose_executor
@@ -34,6 +35,9 @@ Array = NDArray[Any]
 
 # Boxes of at most so many open directions are halved; of more, neurons are split where there are such that can be.
 FEW_INPUTS = 10
+
+# The shares of the time left that the first attack, and the second one, may take.
+ATTACK_SHARES = (0.1, 0.2)
 
 SPLITS = ("auto", "input", "activation")
 
@@ -137,6 +141,10 @@ def verify(
         return _decide(graph, parts_of(graph, prop), Witness(graph, prop, path), story)
     except OutOfTime:
         return story.report(Verdict.TIMEOUT)
+    except Refuted:
+        return story.report(
+            Verdict.UNKNOWN, f"{story.phase} are refuted by a point of the box: a rule, or what runs it, is wrong"
+        )
 
 
 def _decide(graph: PrimalGraph, parts: Sequence[Part], witness: Witness, story: Story) -> Report:
@@ -145,13 +153,15 @@ def _decide(graph: PrimalGraph, parts: Sequence[Part], witness: Witness, story: 
     attack = Attack(Margins(graph, executor, story.stats), witness, clock, options.seed)
     bounders = _Bounders(graph, story)
     first, second = options.starts
-    found = _attacked(attack, parts, first, story)
+    samples = [Samples.of(part) for part in parts]
+    found = _attacked(attack, parts, first, story, ATTACK_SHARES[0], samples)
     if found is not None:
         return story.report(Verdict.FALSIFIED, found=found)
-    left = [part for part in (_bounded(part, bounders, story) for part in parts) if part is not None]
+    bounded = (_bounded(part, graph, bounders, story, met) for part, met in zip(parts, samples, strict=True))
+    left = [part for part in bounded if part is not None]
     if not left:
         return story.report(Verdict.VERIFIED)
-    found = _attacked(attack, left, second, story)
+    found = _attacked(attack, left, second, story, ATTACK_SHARES[1], [None] * len(left))
     if found is not None:
         return story.report(Verdict.FALSIFIED, found=found)
     for part in left:
@@ -244,18 +254,33 @@ class _Bounders:
         return self._made[method, exact]
 
 
-def _attacked(attack: Attack, parts: Sequence[Part], starts: int, story: Story) -> Counterexample | None:
+def _attacked(
+    attack: Attack,
+    parts: Sequence[Part],
+    starts: int,
+    story: Story,
+    share: float,
+    samples: Sequence[Samples | None],
+) -> Counterexample | None:
+    """Attacks on all ``parts``, for at most a ``share`` of the time left."""
     story.enter("attack")
+    until = story.clock.elapsed + share * story.clock.left
     with story.clock.phase("attack"):
-        for part in parts:
-            found = attack.on_part(part, starts)
+        for part, met in zip(parts, samples, strict=True):
+            found = attack.on_part(part, starts, until - story.clock.elapsed, met)
             if found is not None:
                 return found
+            if story.clock.elapsed > until:
+                break
     return None
 
 
-def _bounded(part: Part, bounders: _Bounders, story: Story) -> Part | None:
-    """What bounds leave of ``part``: the boxes, and the groups, that are not shown to be safe; None: nothing."""
+def _bounded(part: Part, graph: PrimalGraph, bounders: _Bounders, story: Story, samples: Samples | None) -> Part | None:
+    """What bounds leave of ``part``: the boxes, and the groups, that are not shown to be safe; None: nothing.
+
+    Raises:
+        Refuted: confirmed bounds are contradicted by one of ``samples``.
+    """
     clock = story.clock
     for method in story.options.methods:
         story.enter(f"bounds by {method}")
@@ -265,20 +290,24 @@ def _bounded(part: Part, bounders: _Bounders, story: Story) -> Part | None:
         exact = bounders.exact(method)
         if exact is not None and shown.any():
             with clock.phase("confirm"):
-                shown &= _confirmed(exact, part, shown)
+                shown &= _confirmed(exact, part, shown, graph, samples)
         if shown.all():
             return None
         boxes, groups = np.flatnonzero(~shown.all(axis=1)), np.flatnonzero(~shown.all(axis=0))
         part = Part(part.lower[boxes], part.upper[boxes], part.rows.select(groups))
+        samples = None if samples is None else samples.select(boxes, groups)
         least = float(best[boxes].min())
         story.margin = least if story.margin is None else max(story.margin, least)
     return part
 
 
-def _confirmed(exact: Bounder, part: Part, shown: Array) -> Array:
+def _confirmed(exact: Bounder, part: Part, shown: Array, graph: PrimalGraph, samples: Samples | None) -> Array:
     """Which of the groups ``shown`` [B, G] are shown in exact arithmetic too."""
     boxes, groups = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    best = exact(part.lower[boxes], part.upper[boxes], part.rows.select(groups))
+    rows = part.rows.select(groups)
+    best = exact(part.lower[boxes], part.upper[boxes], rows)
+    if samples is not None:
+        samples.select(boxes, groups).check(graph, rows, best)
     confirmed = np.zeros_like(shown)
     confirmed[np.ix_(boxes, groups)] = best > 0
     return confirmed
