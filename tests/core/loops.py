@@ -14,8 +14,8 @@ from boundflow_core.errors import InputError
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import SymDim
 from boundflow_core.runner import Planning, ProgramRunner, RunStats
+from boundflow_core.testing.programs import inputs_for
 
-from .programs import inputs_for
 from .running import executor_of
 
 Array = NDArray[Any]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from boundflow_core.errors import InputError
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import BoundProgram
+from boundflow_core.testing.programs import B, programs
 
 from .loops import check_loop_against_calls, runner_of
-from .programs import B, programs
 
 VARYING = st.sampled_from(
     [("split",), ("region",), ("split", "spec"), ("region", "split"), ("region", "split", "spec")]

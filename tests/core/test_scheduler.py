@@ -19,8 +19,8 @@ from boundflow_core.ir.types import DType, TensorType
 from boundflow_core.regions import Box, LpBall
 from boundflow_core.scheduler import RunCounts
 from boundflow_core.specs import LinearSpec
+from boundflow_core.testing.programs import B, LiveArray, live
 
-from .programs import B, LiveArray, live
 from .running import run, schedule
 from .toy import OUTPUTS, SHAPE, Array, compiled, network
 
