@@ -14,7 +14,7 @@ from boundflow_core.ir.types import size
 from boundflow_core.plugins import registry
 from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Progress, Recipe, Workshop, check_options, no_nan, recipe_of
-from boundflow_zonotope.domain import Zonotope, named, range_of
+from boundflow_zonotope.domain import Zonotope, form, named
 
 __all__ = ["ZONOTOPE", "ZONOTOPE_CROWN"]
 
@@ -27,7 +27,7 @@ def states_of(ctx: MethodContext) -> dict[str, Zonotope]:
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:
         raise OptionError(f"order must be an integer that is not negative, not {order!r}")
     half_lower, half_upper = ctx.lower * 0.5, ctx.upper * 0.5
-    region = Zonotope(half_lower + half_upper, {}, half_upper - half_lower, order)
+    region = Zonotope(half_lower + half_upper, {}, half_upper - half_lower, ctx.lower, ctx.upper, order)
     uses = sum(node.inputs.count(ctx.graph.input) for node in ctx.graph.nodes)
     state = named(b, region, ctx.graph.input) if uses > 1 else region
     found: dict[str, Zonotope] = forward_states(b, ctx.graph, ctx.rules["zonotope"], state, domain="zonotope")
@@ -38,7 +38,7 @@ def zonotope(ctx: MethodContext) -> tuple[Value, Value]:
     """Bounds of the output, or of specification rows on it, which act on center and errors alike."""
     b, output = ctx.b, states_of(ctx)[ctx.graph.output]
     if ctx.spec is None:
-        return range_of(b, output)
+        return output.lower, output.upper
     x, rows = named(b, output, ctx.graph.output), ctx.spec.C
     batch, *sample = x.center.shape
 
@@ -49,7 +49,11 @@ def zonotope(ctx: MethodContext) -> tuple[Value, Value]:
     center = b.reshape(on_rows(x.center, rows), (batch, rows.shape[1])) + ctx.spec.offset
     generators = {name: on_rows(terms, rows) for name, terms in x.generators.items()}
     error = None if x.error is None else b.reshape(on_rows(x.error, b.abs(rows)), (batch, rows.shape[1]))
-    return range_of(b, Zonotope(center, generators, error, x.order))
+    middle, spread = x.lower * 0.5 + x.upper * 0.5, x.upper * 0.5 - x.lower * 0.5
+    middle = b.reshape(on_rows(middle, rows), (batch, rows.shape[1])) + ctx.spec.offset
+    spread = b.reshape(on_rows(spread, b.abs(rows)), (batch, rows.shape[1]))
+    found = form(b, center, generators, error, x.order, (middle - spread, middle + spread))
+    return found.lower, found.upper
 
 
 def zonotope_crown(workshop: Workshop) -> Recipe:
@@ -63,7 +67,7 @@ def zonotope_crown(workshop: Workshop) -> Recipe:
         states = states_of(context)
         found = {}
         for name in backward.takes:
-            lower, upper = range_of(b, states[name])
+            lower, upper = states[name].lower, states[name].upper
             found[f"lower:{name}"], found[f"upper:{name}"] = (
                 no_nan(b, lower, -float("inf")),
                 no_nan(b, upper, float("inf")),

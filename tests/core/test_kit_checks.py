@@ -1,0 +1,198 @@
+"""The conformance kit's other checks: relaxations, frontends, branching heuristics and lowerings. What is right passes,
+planted mistakes are caught by the right law, and what is shown of them fails again when it is pasted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import DOMAIN, METHOD
+
+from boundflow_core.errors import LoadError
+from boundflow_core.extension import Branching, BranchingView, Frontend, LoweringStrategy, RuleContext
+from boundflow_core.ir.builder import Builder
+from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.primal_builder import PrimalBuilder
+from boundflow_core.ir.program import Value
+from boundflow_core.plugins import registry
+from boundflow_core.testing import (
+    ConformanceError,
+    Sample,
+    check_branching,
+    check_frontend,
+    check_lowering,
+    check_relaxation,
+    mutated,
+)
+
+
+def law_of(check: Callable[[], None], **names: Any) -> str:
+    """The law that the check fails by; pasted, its code fails by the same law."""
+    with pytest.raises(ConformanceError) as failure:
+        check()
+    message = str(failure.value)
+    if "import " in message:
+        with pytest.raises(ConformanceError) as again:
+            exec(message[message.index("\n\n") :], dict(names))
+        assert again.value.law == failure.value.law
+    return failure.value.law
+
+
+# -- relaxations ------------------------------------------------------------------------------------------------------
+
+
+def relu_lines(b: Builder, lower: Value, upper: Value, shift: float = 0.0, slope: float = 0.0) -> list[Value | None]:
+    """The chord above, and zero or the function below; right for finite ends."""
+    low, high = b.minimum(lower, 0.0), b.maximum(upper, 0.0)
+    steep = high * 0.5 / b.maximum(high * 0.5 - low * 0.5, 1e-30)
+    under = b.where(lower >= 0.0, steep, b.where(upper > 0.0, steep * 0.0 + slope, steep * 0.0))
+    return [under, None, steep, -(steep * low) + shift]
+
+
+def test_lines_that_hold_pass() -> None:
+    check_relaxation("relu", relu_lines, examples=40)
+
+
+@pytest.mark.parametrize(
+    ("law", "changed"),
+    [
+        ("sound", {"shift": -1e-6}),
+        ("sound", {"slope": 1.1}),
+        ("points", {"shift": 1e-3}),
+    ],
+)
+def test_wrong_lines_are_caught(law: str, changed: dict[str, float]) -> None:
+    def lines(b: Builder, lower: Value, upper: Value) -> list[Value | None]:
+        return relu_lines(b, lower, upper, **changed)
+
+    assert law_of(lambda: check_relaxation("relu", lines, examples=60, dtypes=("float64",)), lines=lines) == law
+
+
+def test_loose_and_mixed_up_lines_are_caught() -> None:
+    def wide(b: Builder, lower: Value, upper: Value) -> list[Value | None]:
+        zero = (lower + upper) * 0.0
+        return [zero, None, zero, b.maximum(upper, 0.0)]
+
+    def mixed(b: Builder, lower: Value, upper: Value) -> list[Value | None]:
+        top = b.reduce_max(b.maximum(upper, 0.0), (0,), keepdims=True)
+        zero = (lower + upper) * 0.0
+        return [zero, None, zero, top + zero]
+
+    loose = {"exact_at_points": False}
+    check_relaxation("relu", wide, examples=40, **loose)
+    assert law_of(lambda: check_relaxation("relu", wide, hull=1.0, examples=40, **loose), lines=wide) == "hull"
+    assert law_of(lambda: check_relaxation("relu", mixed, examples=40, **loose), lines=mixed) == "elementwise"
+    check_relaxation("relu", mixed, examples=40, expected_failures={"elementwise": "on purpose"}, **loose)
+
+
+# -- frontends --------------------------------------------------------------------------------------------------------
+
+
+def _load(source: str, bias: float = 0.0) -> PrimalGraph:
+    """Reads "scale 2 relu" and the like: words on a vector of three."""
+    g = PrimalBuilder("words", "x", (3,))
+    x: Any = g.input
+    words = iter(source.split())
+    for word in words:
+        if word == "scale":
+            x = g.mul(x, g.scalar(float(next(words))))
+        elif word == "relu":
+            x = g.op("relu", x)
+        else:
+            raise LoadError(f"no such word: {word!r}")
+    return g.finish(g.add(x, g.scalar(bias)))
+
+
+WORDS = Frontend("words", "words", lambda source: isinstance(source, str), _load, options=("bias",))
+SAMPLE = Sample("double", "scale 2 relu", lambda x: np.maximum(2 * x, 0) + 0.5, {"bias": 0.5})
+
+
+def test_a_right_frontend_passes() -> None:
+    check_frontend(WORDS, [SAMPLE], broken=["scale 2 mystery"], examples=5)
+
+
+def test_wrong_frontends_are_caught() -> None:
+    deaf = replace(WORDS, accepts=lambda source: False)
+    assert law_of(lambda: check_frontend(deaf, [SAMPLE]), sample=SAMPLE, frontend=deaf) == "accepts"
+    wrong = replace(WORDS, load=lambda source, bias=0.0: _load(source, bias + 0.01))
+    assert law_of(lambda: check_frontend(wrong, [SAMPLE]), sample=SAMPLE, frontend=wrong) == "outputs"
+    turns = iter(range(10**6))
+    moody = replace(WORDS, load=lambda source, bias=0.0: _load(source, bias + 1e-9 * next(turns)))
+    assert law_of(lambda: check_frontend(moody, [SAMPLE], shrink=False), sample=SAMPLE, frontend=moody) == (
+        "deterministic"
+    )
+    assert law_of(lambda: check_frontend(WORDS, [], broken=["scale 2"])) == "broken"
+    assert law_of(lambda: check_frontend(WORDS, [], broken=["scale two"])) == "broken"  # a ValueError
+
+
+# -- branching --------------------------------------------------------------------------------------------------------
+
+
+def widest(view: BranchingView) -> Any:
+    return np.minimum(-view.lower, view.upper)
+
+
+def _writes(view: BranchingView) -> Any:
+    view.lower[:] = 0.0
+    return view.upper
+
+
+WRONG_SCORES: dict[str, Callable[[BranchingView], Any]] = {
+    "shape": lambda view: view.upper.sum(axis=1),
+    "finite": lambda view: np.where(view.upper > 0, np.nan, 0.0),
+    "batch": lambda view: view.upper - view.upper.mean(axis=0),
+    "deterministic": lambda view: view.upper + np.random.default_rng().random(),
+    "inputs": _writes,
+}
+
+
+def test_a_right_heuristic_passes() -> None:
+    check_branching(Branching("widest", "", widest))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("law", WRONG_SCORES)
+def test_wrong_heuristics_are_caught(law: str) -> None:
+    heuristic = Branching("wrong", "", WRONG_SCORES[law])
+    shrink = law != "deterministic"
+    assert law_of(lambda: check_branching(heuristic, shrink=shrink), heuristic=heuristic) == law
+    if law == "batch":
+        check_branching(heuristic, expected_failures={law: "on purpose"})
+
+
+# -- lowerings --------------------------------------------------------------------------------------------------------
+
+
+def _moved(context: RuleContext, x: tuple[Value, Value]) -> tuple[Value, ...]:
+    return tuple(context.node.spec.emit(context.b, context.attrs, 1, end) for end in x)
+
+
+PAIRS = replace(DOMAIN, rules={**DOMAIN.rules, "reshape": _moved})
+
+
+def _strategy(supported: str) -> LoweringStrategy:
+    def supports(op: Any, known: Any) -> str | None:
+        return None if op.name == supported else "not for me"
+
+    return LoweringStrategy("mine", "", "reference", lambda: None, supports, lambda op, known: 1e-9)
+
+
+def test_a_lowering_that_is_never_used_is_an_error() -> None:
+    check_lowering(_strategy("matmul"), METHOD, [PAIRS], ops=["linear"], options={}, examples=4)
+    with pytest.raises(ConformanceError, match="no plan"):
+        check_lowering(_strategy("erf"), METHOD, [PAIRS], ops=["linear"], examples=4)
+
+
+def test_a_lowering_that_computes_wrongly_is_caught() -> None:
+    from boundflow_core.executors.reference import NumpyBackend
+
+    wrong = mutated(NumpyBackend.convert, "as_numpy(array)", "as_numpy(array) * 1.001")
+    with wrong, pytest.raises(ConformanceError, match="differ from those of the decomposition"):
+        check_lowering(_strategy("matmul"), METHOD, [PAIRS], ops=["linear"], examples=10, shrink=False)
+
+
+def test_the_registry_is_left_alone() -> None:
+    assert "mine" not in registry().lowerings
