@@ -56,7 +56,7 @@ MUTATIONS = [
     (piecewise.relu_chord, "-(slope * low)", "slope * 0.0", lines("relu")),
     (piecewise.relu_chord, "return slope, -(slope * low)", "return slope, slope * 0.0", crown("relu")),
     (curves.above, "bias = b.maximum(bias, other)", "bias = b.minimum(bias, other)", lines("tanh")),
-    (s_shaped._upper, "((l, low), (u, high), (tangent_at, f(tangent_at)))", "((tangent_at, f(tangent_at)),)",
+    (s_shaped._upper, "((l, low), (u, high), (tangent_at, f(tangent_at)))", "((l, low), (u, high))",
      lines("sigmoid")),
     (curves.convex, "below(b, derivative(place), ((place, f(place)), *ends))",
      "(derivative(place), high - derivative(place) * x.upper)", lines("exp")),
