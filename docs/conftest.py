@@ -125,6 +125,10 @@ def write_network(folder: Path) -> None:
 
 def setup(namespace: dict[str, Any]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="boundflow-docs-"))
+    if not missing("auto_LiRPA"):
+        from compatibility import load  # of tests/lirpa
+
+        load()
     if not missing("onnx"):
         write_network(folder)
     shared = ROOT.parent / "shared" / "benchmarks"

@@ -180,3 +180,30 @@ def test_a_branching_heuristic(plug: Plug) -> None:
     rows = np.array([[[-1.0, -1.0, -1.0, 1.0], [-0.5, -0.5, -2.0, 1.0]]])
     score = registry().branching["triangle"].score(BranchingView(lower, upper, rows, np.zeros(4)))
     np.testing.assert_allclose(score, [[1.0, 2.0, 4.0, 0.0]])
+
+
+def test_a_search_with_the_branching_heuristic(plug: Plug) -> None:
+    """A threshold so near to the least output that bounds alone do not suffice."""
+    bab = pytest.importorskip("boundflow_bab")
+    from boundflow_core.property import Case, LinearConstraints, Property
+
+    plug("triangle_branching")
+    rng = np.random.default_rng(4)
+    sizes = (2, 8, 8, 1)
+    weights = [rng.standard_normal(shape) for shape in zip(sizes[1:], sizes, strict=False)]
+    g = PrimalBuilder("net", "x", (2,))
+    x = g.input
+    for weight in weights[:-1]:
+        x = g.op("relu", g.op("linear", x, weight, np.full(len(weight), 0.1)))
+    graph = g.finish(g.op("linear", x, weights[-1]))
+    lower, upper = -np.ones(2), np.ones(2)
+    axis = np.linspace(-1, 1, 301)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    least = float(bf.evaluate_graph(graph, grid).min())
+    for shift, verdict in ((-0.05, bab.Verdict.VERIFIED), (0.05, bab.Verdict.FALSIFIED)):
+        unsafe = LinearConstraints(np.ones((1, 1)), np.array([-(least + shift)]))  # y <= least + shift
+        prop = Property(2, 1, (Case(lower, upper, (unsafe,)),), "test")
+        options = bab.Options(timeout=60, executor="reference", branching="triangle", split="activation", starts=(0, 0))
+        report = bab.verify(graph, prop, options)
+        assert report.verdict is verdict
+        assert report.subproblems > 1
