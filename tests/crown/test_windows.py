@@ -19,7 +19,7 @@ from boundflow_core.normalize import normalize
 from boundflow_core.planner.rewrite import decompose
 from boundflow_core.workshop import check_options, make_workshop
 from boundflow_crown import bounds as crown_bounds
-from boundflow_crown import walk
+from boundflow_crown import walk, window_composites
 from boundflow_crown.domain import LINEAR, relaxed_operands
 from boundflow_crown.frames import Frame
 from boundflow_crown.layers import rows_program
@@ -47,8 +47,12 @@ def elements(frame, position):
     return [(i, j, row, column) for i, row in enumerate(rows) for j, column in enumerate(columns)]
 
 
+TABLES = pytest.mark.parametrize("most", [0, window_composites.TABLE], ids=["places by arithmetic", "by a table"])
+
+
+@TABLES
 @given(frames(), st.data())
-def test_gathered_windows_hold_what_lies_under_them(drawn, data):
+def test_gathered_windows_hold_what_lies_under_them(most, drawn, data):
     frame, extent = drawn
     numbers = np.random.default_rng(data.draw(st.integers(0, 9)))
     maps = numbers.normal(size=(3, 2, *extent))
@@ -60,7 +64,8 @@ def test_gathered_windows_hold_what_lies_under_them(drawn, data):
     p, r = (b.input(name, (rows,), DType.INT64) for name in ("position", "region"))
     every = b.emit(GATHER_WINDOWS, x, p, **frame.attrs)[0]
     own = b.emit(GATHER_WINDOWS, x, p, r, **frame.attrs)[0]
-    program = verify_program(decompose(b.finish({"every": every, "own": own})))
+    with mock.patch.object(window_composites, "TABLE", most):
+        program = verify_program(decompose(b.finish({"every": every, "own": own})))
     found = evaluate(program, {"maps": maps, "position": position, "region": region})
     expected = np.zeros((3, 5, *frame.size, 2))
     for row, place in enumerate(position):
@@ -71,8 +76,9 @@ def test_gathered_windows_hold_what_lies_under_them(drawn, data):
     np.testing.assert_array_equal(found["own"], expected[region, np.arange(5)])
 
 
+@TABLES
 @given(frames(), st.data())
-def test_scattered_windows_lie_where_they_belong(drawn, data):
+def test_scattered_windows_lie_where_they_belong(most, drawn, data):
     frame, extent = drawn
     numbers = np.random.default_rng(data.draw(st.integers(0, 9)))
     windows = numbers.normal(size=(4, *frame.size, 2))
@@ -81,7 +87,8 @@ def test_scattered_windows_lie_where_they_belong(drawn, data):
     rows = SymDim.of("R")
     w, p = b.input("windows", (rows, *frame.size, 2)), b.input("position", (rows,), DType.INT64)
     maps = b.emit(SCATTER_WINDOWS, w, p, **frame.attrs, extent=extent)[0]
-    program = verify_program(decompose(b.finish({"maps": maps})))
+    with mock.patch.object(window_composites, "TABLE", most):
+        program = verify_program(decompose(b.finish({"maps": maps})))
     expected = np.zeros((4, 2, *extent))
     for row, place in enumerate(position):
         for i, j, y, column in elements(frame, place):

@@ -21,20 +21,21 @@ def in_pieces(
 ) -> dict[str, Any]:
     """The results of ``runner`` for the rows ``chosen`` (vectors [R]), joined along ``axis``.
 
-    Numbers of rows are rounded up by repeating the first row, since for every size a program is prepared.
+    For every size a program is prepared. So all pieces but the last are as large as they may be, and the number of rows
+    of the last is rounded up by repeating its first.
     """
     count = len(next(iter(chosen.values())))
-    batch = max(len(array) for array in inputs.values())
-    pieces = -(-count // rows_of_piece(runner, batch))
-    length = -(-count // pieces)
+    length = rows_of_piece(runner, max(len(array) for array in inputs.values()))
     results = []
     for start in range(0, count, length):
         rows = min(length, count - start)
-        size = padded_count(rows)
+        size = min(padded_count(rows), length)
         part = {name: _padded(array[start : start + rows], size) for name, array in chosen.items()}
         found = runner({**inputs, **part})
         kept = (slice(None),) * axis + (slice(rows),)
-        results.append({name: array[kept] for name, array in found.items()})
+        results.append({name: array[kept] for name, array in found.items()} if size > rows else found)
+    if len(results) == 1:
+        return results[0]
     return {name: concatenate([result[name] for result in results], axis) for name in results[0]}
 
 

@@ -133,7 +133,9 @@ def _scatter_windows(b: Builder, inputs: Sequence[Value], attrs: Attrs) -> tuple
     nothing = b.broadcast(b.constant(0.0), (count * length, channels))
     wide = b.scatter_rows(nothing, places, flat)
     if (height, width) == extent:
-        maps = b.slice(b.reshape(wide, (count, length, channels)), (0,) * 3, (count, height * width, channels), (1,) * 3)
+        maps = b.slice(
+            b.reshape(wide, (count, length, channels)), (0,) * 3, (count, height * width, channels), (1,) * 3
+        )
         return (b.reshape(b.permute(maps, (0, 2, 1)), (count, channels, height, width)),)
     stops = (count, low[0] + extent[0], low[1] + extent[1], channels)
     maps = b.slice(b.reshape(wide, (count, height, width, channels)), (0, *low, 0), stops, (1,) * 4)

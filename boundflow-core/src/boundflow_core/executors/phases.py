@@ -66,7 +66,8 @@ def _images(program: BoundProgram) -> dict[Value, _Image]:
         if op.name == "conv2d_input_grad" and op.outputs[0] not in found and _splits(program, op):
             start = _Image(Convolution.of(op, dict.fromkeys(program.symbols(), 1)), 3)
             more = _closure(op.outputs[0], start, readers) or {}
-            if found.keys().isdisjoint(more) and (_only_elements(start.conv) or _cleared(program, op, more)):  # two adjoints may lie in different orders
+            # Two adjoints may lie in different orders.
+            if found.keys().isdisjoint(more) and (_only_elements(start.conv) or _cleared(program, op, more)):
                 found.update(more)
     return found
 
