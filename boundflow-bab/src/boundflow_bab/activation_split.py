@@ -45,7 +45,7 @@ LARGEST_BATCH = 1024
 # Neurons of a batch in the beginning, all values and rows counted.
 FIRST_NEURONS = 1 << 17
 # Bounds of the root are worth many steps: all of the tree starts from its slopes.
-ROOT, CHILD = Settings(60, 0.2, 0.97, 0.0), Settings(20, 0.1, 0.97, 0.0)
+ROOT, CHILD = Settings(60, 0.2, 0.97, 0.0), Settings(10, 0.1, 0.92, 0.0)
 
 
 @dataclass(frozen=True)

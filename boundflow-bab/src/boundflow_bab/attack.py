@@ -7,6 +7,7 @@ projected back into the box. The margin of a conjunction is the largest of its r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,15 +112,19 @@ class Attack:
     def __post_init__(self) -> None:
         self._numbers = np.random.default_rng(self.seed)
 
-    def on_part(self, part: Part, starts: int) -> Counterexample | None:
-        """A counterexample in the boxes of ``part``, from ``starts`` points for each box and conjunction.
+    def on_part(self, part: Part, starts: int, seconds: float = math.inf) -> Counterexample | None:
+        """A counterexample in the boxes of ``part``, from ``starts`` points for each box and conjunction, or from less
+        where ``seconds`` are over: no other batch is begun with then.
 
         Raises:
             OutOfTime: the time is up.
         """
         boxes, groups = len(part.lower), part.rows.groups
         pairs = boxes * groups
+        until = self.clock.elapsed + seconds
         for start in range(0, pairs * starts, self.schedule.batch):
+            if start and self.clock.elapsed > until:
+                break
             number = np.arange(start, min(start + self.schedule.batch, pairs * starts))
             box, aim = np.divmod(number % pairs, groups)  # one start of each, then the next one
             lower, upper = part.lower[box], part.upper[box]

@@ -124,7 +124,7 @@ class CellSearch:
             low, high = (side[0].reshape(-1)[places] for side in cell.roots.bounds[name])
             behind = search.tightener.behind(name)
             parts.append((low < 0) & (high > 0) if behind else np.zeros(len(places), dtype=np.bool_))
-        return np.concatenate(parts) & (cell.leaves.signs[0] == 0)
+        return np.asarray(np.concatenate(parts) & (cell.leaves.signs[0] == 0))
 
     def _split(self, cell: Cell, rise: float) -> list[Cell] | None:
         """What is open of the cell's halves; None: splits without new bounds inside are better.

@@ -35,6 +35,9 @@ Array = NDArray[Any]
 # Boxes of at most so many open directions are halved; of more, neurons are split where there are such that can be.
 FEW_INPUTS = 10
 
+# The share of the time left that an attack may take, and what it may take in any case, in seconds.
+ATTACK_SHARE, ATTACK_SECONDS = 0.05, 2.0
+
 SPLITS = ("auto", "input", "activation")
 
 
@@ -246,9 +249,10 @@ class _Bounders:
 
 def _attacked(attack: Attack, parts: Sequence[Part], starts: int, story: Story) -> Counterexample | None:
     story.enter("attack")
+    seconds = max(ATTACK_SECONDS, ATTACK_SHARE * story.clock.left)
     with story.clock.phase("attack"):
         for part in parts:
-            found = attack.on_part(part, starts)
+            found = attack.on_part(part, starts, seconds)
             if found is not None:
                 return found
     return None
