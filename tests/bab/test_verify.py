@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import least_margin, network, random_layers
 
-from boundflow_bab import Options, Verdict, bounds, verify
+from boundflow_bab import Options, Verdict, bounds, cells, verify
 from boundflow_bab.bounds import Bounder
 from boundflow_bab.clock import Clock
 from boundflow_bab.verify import Story
@@ -90,6 +90,28 @@ def test_verdicts_of_activation_splits_equal_exact_enumeration():
         assert report.verdict is (Verdict.VERIFIED if shift > 0 else Verdict.FALSIFIED), (seed, report)
         searched += report.subproblems > 1
     assert searched > 6
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_verdicts_of_cells_equal_exact_enumeration(monkeypatch, trust):
+    """Cells are split as soon as they can be, so that most of a search is in them."""
+    for name in ("LEAST_SECONDS", "LEAST_CELLS", "PATIENCE"):
+        monkeypatch.setattr(cells, name, 0)
+    met = 0
+    for seed in range(9):
+        numbers = np.random.default_rng(seed)
+        layers = random_layers(numbers, 3, (4, 3, 3), 2)
+        lower = np.round(numbers.normal(size=3) * 8) / 8 - 1.5
+        C = np.round(numbers.normal(size=(1, 2)) * 8) / 8
+        shift = (0.02, -0.02, 0.2)[seed % 3]
+        d = shift - least_margin(layers, lower, lower + 3, C, np.zeros(1))
+        unsafe = LinearConstraints(C, np.atleast_1d(d)), LinearConstraints(C, np.atleast_1d(d) + 0.3)
+        options = replace(OPTIONS, split="activation", starts=(0, 0), trust_float32=trust)
+        report = verify(network(layers), prop_of(lower, lower + 3, *unsafe, n_out=2), options)
+        assert report.verdict is (Verdict.VERIFIED if shift > 0 else Verdict.FALSIFIED), (seed, report)
+        assert report.open == 0 or report.verdict is Verdict.FALSIFIED
+        met += "cells" in report.seconds
+    assert met > 4
 
 
 def tent():

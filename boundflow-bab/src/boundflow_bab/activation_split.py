@@ -37,13 +37,15 @@ LARGEST = 6e4
 CONFIRMED_AT_ONCE = 256
 # The share of the time of a search that goes into further attacks.
 ATTACK_SHARE = 0.1
+# Fewer subproblems do not tell which rate of multipliers is best.
+ENOUGH_TO_RATE = 16
 # A batch should not take much longer, in seconds.
 RUN_SECONDS = 1.0
 LARGEST_BATCH = 1024
 # Neurons of a batch in the beginning, all values and rows counted.
 FIRST_NEURONS = 1 << 17
 # Bounds of the root are worth many steps: all of the tree starts from its slopes.
-ROOT, CHILD = Settings(60, 0.2, 0.97, 0.0), Settings(20, 0.1, 0.95, 0.0)
+ROOT, CHILD = Settings(60, 0.2, 0.97, 0.0), Settings(10, 0.1, 0.92, 0.0)
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,15 @@ class Effort:
     Attributes:
         root: how bounds are optimised without any split.
         child: how, after a split, starting from what the parent had.
-        beta_rate: the size of a step of multipliers, in the unit of the coefficients of their value's rows.
+        beta_rates: sizes of a step of multipliers, in the unit of the coefficients of their value's rows; the first
+            until the search has found out which suits it.
         candidates: neurons whose splits are looked at before one is chosen; 1: the best by score.
         tighten: the share of the time left that may go into tighter bounds inside of the network before any split.
     """
 
     root: Settings = ROOT
     child: Settings = CHILD
-    beta_rate: float = 0.6
+    beta_rates: tuple[float, ...] = (3.0, 0.6, 12.0)
     candidates: int = 3
     tighten: float = 0.2
 
@@ -78,6 +81,7 @@ class ActivationSearch:
         bounded: subproblems bounded so far.
         closed: subproblems shown to be safe (and confirmed).
         stuck: subproblems that can be split no further.
+        elsewhere: open subproblems that are held by others.
         narrowed: whether all bounds inside of the network were tightened, in the time that there was for it.
     """
 
@@ -94,6 +98,7 @@ class ActivationSearch:
     bounded: int = 0
     closed: int = 0
     stuck: int = 0
+    elsewhere: int = 0
     narrowed: bool = False
 
     def __post_init__(self) -> None:
@@ -107,7 +112,7 @@ class ActivationSearch:
         start = self._start()
         self.frontier = Frontier(start[:0])
         self._unbounded = len(start)
-        self._elsewhere = 0
+        self._rounds, self.beta_rate = 0, self.effort.beta_rates[0]
         exact = self.exact is not None
         self.tightener = Tightener(self.quick.graph, self.quick.executor, self.clock, exact=exact)
 
@@ -123,7 +128,7 @@ class ActivationSearch:
     @property
     def open(self) -> int:
         """Subproblems that are not shown to be safe."""
-        return len(self.frontier) + sum(map(len, self._waiting)) + self.stuck + self._unbounded + self._elsewhere
+        return len(self.frontier) + sum(map(len, self._waiting)) + self.stuck + self._unbounded + self.elsewhere
 
     def root(self) -> None:
         """Bounds without any split; what these do not show waits to be split.
@@ -174,7 +179,7 @@ class ActivationSearch:
                     children = self._branch(parents)
                 if len(children):
                     with self.clock.phase("search"):
-                        self._settle(self._bound(children, self.effort.child))
+                        self._settle(self._rated(children))
             if self._waiting and (not len(self.frontier) or sum(map(len, self._waiting)) >= CONFIRMED_AT_ONCE):
                 self._confirm()
             self.observe(self)
@@ -185,9 +190,9 @@ class ActivationSearch:
 
     # -- for cells ----------------------------------------------------------------------------------------------------
 
-    def hold(self, roots: Roots, leaves: Leaves, elsewhere: int = 0) -> None:
-        """Goes on with other ``leaves``, on other boxes; ``elsewhere`` so many subproblems are open."""
-        self.roots, self.frontier, self._elsewhere, self._waiting = roots, Frontier(leaves[:0]), elsewhere, []
+    def hold(self, roots: Roots, leaves: Leaves) -> None:
+        """Goes on with other ``leaves``, on other boxes."""
+        self.roots, self.frontier, self._waiting = roots, Frontier(leaves[:0]), []
         self.frontier.add(leaves)
 
     def give_up(self) -> Array:
@@ -259,7 +264,7 @@ class ActivationSearch:
             count, size = len(some), batch_size(len(some))
             started = time.perf_counter()
             filled = some[np.minimum(np.arange(size), count - 1)]
-            best = self.quick.optimised(self._problems(filled), settings, beta_rate=self.effort.beta_rate)
+            best = self.quick.optimised(self._problems(filled), settings, beta_rate=self.beta_rate)
             self._learn(size, (time.perf_counter() - started) * self.effort.child.iterations / settings.iterations)
             bound = np.where(np.isnan(best.lower), -np.inf, best.lower).max(axis=1)[:count]
             alpha, beta = (self.neurons.picked(arrays)[:count] for arrays in (best.slopes, best.multipliers))
@@ -267,6 +272,24 @@ class ActivationSearch:
             done += count
         self.bounded += len(leaves)
         return joined(*found)
+
+    def _rated(self, children: Leaves) -> Leaves:
+        """``children`` bounded; now and then by all rates of multipliers, the best of which is taken from then on.
+
+        Early in a search one multiplier must go far, late in it many must stay where they are.
+        """
+        self._rounds += 1
+        if self._rounds & (self._rounds - 1) or self._rounds < 4 or len(children) < ENOUGH_TO_RATE:
+            return self._bound(children, self.effort.child)
+        found, worth = [], []
+        for rate in self.effort.beta_rates:
+            self.beta_rate = rate
+            found.append(self._bound(children, self.effort.child))
+            worth.append(np.minimum(found[-1].bound, 0).sum())
+        self.beta_rate = self.effort.beta_rates[int(np.argmax(worth))]
+        best = np.argmax([one.bound for one in found], axis=0)
+        number = np.arange(len(children)) + best * len(children)
+        return joined(*found)[number]
 
     def _learn(self, size: int, seconds: float) -> None:
         """The next batch is larger if this one was quick, smaller if it took too long."""

@@ -55,6 +55,12 @@ class Cell:
         """By how much bounds must rise, all groups counted."""
         return float(np.maximum(-self.leaves.bound, 0).sum())
 
+    def size(self, rise: float) -> float:
+        """The logarithm, to the base 2, of how many subproblems a search takes in which bounds rise by ``rise`` with
+        each split."""
+        need = np.maximum(-self.leaves.bound, 0) / max(rise, 1e-30)
+        return float(np.logaddexp2.reduce(need))
+
 
 @dataclass
 class CellSearch:
@@ -85,15 +91,28 @@ class CellSearch:
         while waiting:
             cell = waiting.pop(int(np.argmin([one.worst for one in waiting])))
             able = self._able(cell)
-            search.hold(cell.roots, cell.leaves, elsewhere=sum(len(one.leaves) for one in waiting))
-            enough = self._seconds * LEAST_CELLS > search.clock.left or not able.any()
-            found = search.run(None if enough else max(PATIENCE * self._seconds, LEAST_SECONDS))
+            search.elsewhere = sum(len(one.leaves) for one in waiting)
+            search.hold(cell.roots, cell.leaves)
+            whole = self._seconds * LEAST_CELLS > search.clock.left or not able.any()
+            before = search.bounded
+            found = search.run(None if whole else max(PATIENCE * self._seconds, LEAST_SECONDS))
             if found is not None:
                 return found
             left = search.give_up()
-            if len(left):
-                with search.clock.phase("cells"):
-                    waiting += self._split(replace(cell, leaves=cell.leaves[np.isin(cell.leaves.group, left)]))
+            if not len(left):
+                continue
+            kept = search.frontier.held
+            rise = (float(kept.bound.min()) - cell.worst) / np.log2(max(search.bounded - before, 2))
+            cell = replace(cell, leaves=cell.leaves[np.isin(cell.leaves.group, left)])
+            with search.clock.phase("cells"):
+                halves = self._split(cell, rise)
+            if halves is not None:
+                waiting += halves
+                continue
+            search.hold(cell.roots, kept)
+            found = search.run()
+            if found is not None:
+                return found
         return None
 
     # -- splits -------------------------------------------------------------------------------------------------------
@@ -105,17 +124,24 @@ class CellSearch:
             low, high = (side[0].reshape(-1)[places] for side in cell.roots.bounds[name])
             behind = search.tightener.behind(name)
             parts.append((low < 0) & (high > 0) if behind else np.zeros(len(places), dtype=np.bool_))
-        return np.concatenate(parts) & (cell.leaves.signs[0] == 0)
+        return np.asarray(np.concatenate(parts) & (cell.leaves.signs[0] == 0))
 
-    def _split(self, cell: Cell) -> list[Cell]:
+    def _split(self, cell: Cell, rise: float) -> list[Cell] | None:
+        """What is open of the cell's halves; None: splits without new bounds inside are better.
+
+        Args:
+            rise: by how much bounds rose in the cell with each such split, one after the other.
+        """
         started = time.perf_counter()
-        search, best, gain, pair = self.search, -1, -1.0, list[Cell]()
+        search, best, pair = self.search, -1, list[Cell]()
         search.hold(cell.roots, cell.leaves)
         for neuron in self._promising(cell):
             made = [self._child(cell, neuron, sign, self._look) for sign in (ACTIVE, INACTIVE)]
             self._seen[neuron] = _gain(cell, made)
-            if self._seen[neuron] > gain:
-                best, gain, pair = neuron, self._seen[neuron], made
+            if best < 0 or self._seen[neuron] > self._seen[best]:
+                best, pair = neuron, made
+        if not np.logaddexp2.reduce([one.size(rise) for one in pair]) < cell.size(rise):
+            return None
         if search.tightener.exact:
             pair = [self._child(cell, best, sign, search.tightener) for sign in (ACTIVE, INACTIVE)]
         self.cells += 2

@@ -36,8 +36,8 @@ Array = NDArray[Any]
 # Boxes of at most so many open directions are halved; of more, neurons are split where there are such that can be.
 FEW_INPUTS = 10
 
-# The shares of the time left that the first attack, and the second one, may take.
-ATTACK_SHARES = (0.1, 0.2)
+# The shares of the time left that the first attack, and the second one, may take, and what they may take in any case.
+ATTACK_SHARES, ATTACK_SECONDS = (0.05, 0.1), 2.0
 
 SPLITS = ("auto", "input", "activation")
 
@@ -262,9 +262,9 @@ def _attacked(
     share: float,
     samples: Sequence[Samples | None],
 ) -> Counterexample | None:
-    """Attacks on all ``parts``, for at most a ``share`` of the time left."""
+    """Attacks on all ``parts``, for a ``share`` of the time left, or ``ATTACK_SECONDS`` where that is more."""
     story.enter("attack")
-    until = story.clock.elapsed + share * story.clock.left
+    until = story.clock.elapsed + max(ATTACK_SECONDS, share * story.clock.left)
     with story.clock.phase("attack"):
         for part, met in zip(parts, samples, strict=True):
             found = attack.on_part(part, starts, until - story.clock.elapsed, met)
