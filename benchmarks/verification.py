@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,17 +94,18 @@ PUBLISHED = (
 # Subproblems per second of alpha-beta-CROWN on two families.
 RATES = {"acasxu": 1400.0, "mnist_fc": 175.0}
 EXTRA_TIMEOUT = 120.0
+MOST_ATTEMPTS = 2
 
 
 def key_of(net: str, prop: str, root: Path) -> str:
     """The instance as seen from the folder of the benchmark."""
-    return " ".join(Path(path).resolve().relative_to(root).as_posix() for path in (net, prop))
+    return " ".join(Path(path).absolute().relative_to(root).as_posix() for path in (net, prop))
 
 
 def wanted(csv: Path, families: Sequence[str]) -> list[tuple[str, Instance]]:
     """The instances of the file, then those with published figures that are not among them, by key."""
-    root = csv.resolve().parent
-    found = {key_of(one.net, one.prop, root): one for one in read_instances(str(csv))}
+    root = csv.absolute().parent
+    found = {key_of(one.net, one.prop, root): one for one in read_instances(str(csv.absolute()))}
     for one in PUBLISHED:
         net, prop = root / one.net, root / one.prop
         if net.exists() and prop.exists():
@@ -115,16 +117,42 @@ def family_of(key: str) -> str:
     return key.partition("/")[0]
 
 
-def run(instances: Sequence[tuple[str, Instance]], results: Path, known: dict[str, Any], options: Options) -> bool:
+@dataclass
+class Results:
+    """The file of results.
+
+    Attributes:
+        rows: of finished instances, by key.
+        attempts: how often each of the others was begun.
+    """
+
+    path: Path
+    rows: dict[str, Any]
+    attempts: dict[str, int]
+
+    @staticmethod
+    def of(path: Path, *, fresh: bool) -> Results:
+        held = {} if fresh or not path.exists() else json.loads(path.read_text())
+        return Results(path, dict(held.get("instances", {})), dict(held.get("attempts", {})))
+
+    def save(self) -> None:
+        write_json({"instances": self.rows, "attempts": self.attempts}, str(self.path))
+
+
+def run(instances: Sequence[tuple[str, Instance]], results: Results, options: Options) -> bool:
     """Decides what is not known yet; whether it got to the end."""
     for number, (key, instance) in enumerate(instances, 1):
-        if key in known:
+        if key in results.rows:
             continue
-        (row,) = decided([instance], options, decide, shown=False)
+        results.attempts[key] = results.attempts.get(key, 0) + 1
+        results.save()
+        row = result_of(instance, options, results.attempts[key])
+        results.attempts.pop(key)
         if row["reason"] == "interrupted":
+            results.save()
             return False
-        known[key] = {**row, "timeout": instance.timeout}
-        write_json({"instances": known}, str(results))
+        results.rows[key] = {**row, "timeout": instance.timeout}
+        results.save()
         mark = "  CONTRADICTS what is expected" if contradicts(row) else ""
         print(
             f"{number:>4}/{len(instances)} {row['verdict']:<9} {row['seconds']['all']:7.2f} s  {key}{mark}", flush=True
@@ -132,9 +160,20 @@ def run(instances: Sequence[tuple[str, Instance]], results: Path, known: dict[st
     return True
 
 
-def known_results(results: Path) -> dict[str, Any]:
-    """Those of an earlier run, by key."""
-    return dict(json.loads(results.read_text())["instances"]) if results.exists() else {}
+def result_of(instance: Instance, options: Options, attempt: int) -> dict[str, Any]:
+    """The row of one instance. What ended the process twice is not tried a third time, and what fails is told."""
+    told = {"net": instance.net, "prop": instance.prop, "expected": instance.expected or None}
+    nothing = {**told, "verdict": "unknown", "subproblems": 0, "open": 0, "margin": None, "seconds": {"all": 0.0}}
+    if attempt > MOST_ATTEMPTS:
+        return {**nothing, "reason": f"ended the process {MOST_ATTEMPTS} times"}
+    try:
+        (row,) = decided([instance], options, decide, shown=False)
+    except KeyboardInterrupt:
+        return {**nothing, "reason": "interrupted"}
+    except Exception as error:  # the others are to be run all the same
+        print(f"FAILED: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return {**nothing, "reason": f"failed: {type(error).__name__}: {error}"}
+    return row
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -236,9 +275,10 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     given = parser.parse_args()
     instances = wanted(given.csv, given.only)
-    known = {} if given.fresh else known_results(given.results)
-    finished = run(instances, given.results, known, Options(executor=given.executor))
-    text = text_of({key: known[key] for key, _ in instances if key in known})
+    results = Results.of(given.results, fresh=given.fresh)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    finished = run(instances, results, Options(executor=given.executor))
+    text = text_of({key: results.rows[key] for key, _ in instances if key in results.rows})
     if given.write is not None:
         write(given.write, text, BEGIN, END)
     else:

@@ -15,6 +15,7 @@ from networks import least_margin, network, random_layers
 from boundflow_bab import Options, Verdict, bounds, cells, verify
 from boundflow_bab.bounds import Bounder
 from boundflow_bab.clock import Clock
+from boundflow_bab.problem import Rows
 from boundflow_bab.verify import Story
 from boundflow_core.errors import OptionError, PropertyError
 from boundflow_core.forward import evaluate_graph
@@ -138,6 +139,19 @@ def test_every_conjunction_and_every_box_counts():
     assert verify(graph, Property(1, 1, (near,), "p"), OPTIONS).verdict is Verdict.VERIFIED
     report = verify(graph, Property(1, 1, (near, far), "p"), OPTIONS)
     assert report.verdict is Verdict.FALSIFIED and report.counterexample.x[0] >= 0.9
+
+
+def test_the_sum_of_rows_shows_what_none_of_them_does():
+    """y = (x, -x) with rows y + 0.1: one of them is positive everywhere, none of them on all of [-1, 1]."""
+    graph = network([(np.array([[1.0], [-1.0]]), np.zeros(2))])
+    unsafe = LinearConstraints(np.eye(2), np.full(2, 0.1))
+    prop = prop_of([-1.0], [1.0], unsafe, n_out=2)
+    report = verify(graph, prop, replace(OPTIONS, split="input"))
+    assert report.verdict is Verdict.VERIFIED and report.subproblems == 1
+    rows = Rows.of((unsafe, LinearConstraints(np.array([[2.0, 0.0]]), np.zeros(1)))).mixed()
+    np.testing.assert_array_equal(rows.C, [[1, 0], [0, 1], [1, 1], [2, 0]])
+    np.testing.assert_array_equal(rows.starts, [0, 3])
+    np.testing.assert_array_equal(rows.group, [0, 0, 0, 1])
 
 
 def test_what_is_always_or_never_unsafe():

@@ -328,3 +328,20 @@ def test_neurons_to_refine() -> None:
     equal(bound(graph, region, "crown", refine="all", intersect=False), bound(graph, region, "crown", intersect=False))
     with pytest.raises(OptionError, match="refine"):
         bf.compile(graph, method="crown", executor="reference", refine="some")
+
+
+def test_affine_operators_in_a_row_are_walked_as_one():
+    """Bounds before any relaxation: those of intervals, one operator after another, lose what elements share."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(6, 5)), rng.normal(size=(4, 6))
+    g = PrimalBuilder("chained", "x", (5,))
+    scaled = g.op("mul", g.op("linear", g.input, first), np.arange(1.0, 7.0))
+    inner = g.op("linear", scaled, second)
+    graph = normalize(g.finish(g.op("linear", g.op("relu", inner), np.ones((1, 4)))), batch_axis=False)
+    name = next(node.inputs[0] for node in graph.nodes if node.op == "relu")
+    region = bf.Box(-np.ones((1, 5)), np.ones((1, 5)))
+    found = bf.compile(graph, method="crown", executor="reference", dtype="float64")(region)
+    low, high = found.intermediate[name]
+    radius = np.abs(second @ np.diag(np.arange(1.0, 7.0)) @ first).sum(axis=1)
+    np.testing.assert_allclose(high[0], radius, rtol=1e-12)
+    np.testing.assert_allclose(low[0], -radius, rtol=1e-12)

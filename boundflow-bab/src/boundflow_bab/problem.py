@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from boundflow_core.constraints import ConstraintStore
 from boundflow_core.errors import PropertyError
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import concrete_shape, format_shape
@@ -22,6 +23,9 @@ from boundflow_core.specs import LinearSpec
 __all__ = ["Part", "Rows", "check_sizes", "parts_of"]
 
 Array = NDArray[Any]
+
+# The value that rows of specification are on.
+OUTPUT = "output"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,29 @@ class Rows:
         rows = np.isin(self.group, groups)
         lengths = np.diff([*self.starts, len(self.offset)])[groups]
         return Rows(self.C[rows], self.offset[rows], np.cumsum([0, *lengths[:-1]]))
+
+    def constraints(self) -> ConstraintStore:
+        """What unsafe outputs satisfy, group by group; rows of zeros fill up those that have less."""
+        place = np.arange(len(self.offset)) - self.starts[self.group]
+        C = np.zeros((self.groups, int(place.max()) + 1, self.C.shape[1]))
+        offset = np.zeros(C.shape[:2])
+        C[self.group, place], offset[self.group, place] = self.C, self.offset
+        return ConstraintStore({OUTPUT: (C, offset)})
+
+    def mixed(self) -> Rows:
+        """With one more row for each group of several: their sum, which is no more than their number times the largest.
+
+        It may be positive on all of a box where each of them is so on a part of it.
+        """
+        C, offset = self.constraints().summed(OUTPUT)
+        more = np.flatnonzero((np.bincount(self.group) > 1) & (C != 0).any(axis=1))
+        if not len(more):
+            return self
+        group = np.concatenate([self.group, more])
+        order = np.argsort(group, kind="stable")
+        rows, offsets = np.concatenate([self.C, C[more]]), np.concatenate([self.offset, offset[more]])
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        return Rows(rows[order], offsets[order], starts)
 
     @staticmethod
     def of(unsafe: tuple[LinearConstraints, ...]) -> Rows:

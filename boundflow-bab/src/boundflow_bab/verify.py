@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,7 @@ def _search(
     story.enter("search")
     method = options.search_method
     search = Search(
-        part,
+        replace(part, rows=part.rows.mixed()),
         bounders.quick(method),
         bounders.exact(method),
         attack,

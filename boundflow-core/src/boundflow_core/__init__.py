@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from boundflow_core.api import bound, compile, load, read_property
     from boundflow_core.batching import BatchRunner
     from boundflow_core.compiled import Bounds, CompiledBounds
+    from boundflow_core.constraints import ConstraintStore
     from boundflow_core.errors import BoundFlowError
     from boundflow_core.forward import evaluate_graph
     from boundflow_core.property import Property
@@ -33,6 +34,7 @@ _HOMES = {
     "Bounds": "compiled",
     "Box": "regions",
     "CompiledBounds": "compiled",
+    "ConstraintStore": "constraints",
     "LinearSpec": "specs",
     "LpBall": "regions",
     "Property": "property",
@@ -50,6 +52,7 @@ __all__ = [
     "Bounds",
     "Box",
     "CompiledBounds",
+    "ConstraintStore",
     "LinearSpec",
     "LpBall",
     "Property",

@@ -10,7 +10,7 @@ import numpy as np
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
-from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Dim, DType, Shape, SymDim, concrete_shape, size
 from boundflow_core.runner import ProgramRunner
@@ -43,6 +43,10 @@ CHOSEN = SymDim.of("R")
 _HINGED = ("relu", "leaky_relu", "abs", "sign")
 
 
+# Operators whose results are sums of several elements.
+_SUMS = ("linear", "conv2d", "conv_transpose2d", "matmul", "reduce_sum")
+
+
 @dataclass(frozen=True)
 class Layer:
     """A value whose bounds some relaxation needs.
@@ -52,7 +56,7 @@ class Layer:
         hinged: whether only neurons with bounds on both sides of zero matter.
         intervals: bounds by intervals, from those that are known.
         shared, ragged: backward bounds of chosen neurons, the same ones in every region, or any; None where they would
-            be those of intervals.
+            be those of intervals: before any relaxation, after one affine operator.
     """
 
     name: str
@@ -80,7 +84,8 @@ def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> Layer:
     graph = workshop.graph
     known = tuple(other for other in names if other != name and other in ancestors(graph, name))
     users = [node.op for node in graph.users(name)]
-    refined = bool(known) or workshop.ball is not None  # whatever lies between ball and value, the walk knows the ball
+    # Whatever lies between ball and value, the walk knows the ball; and it joins affine operators into one.
+    refined = bool(known) or workshop.ball is not None or _is_chained(graph, name)
     return Layer(
         name=name,
         shape=graph.type_of(name).shape,
@@ -90,6 +95,19 @@ def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> Layer:
         shared=_rows_runner(workshop, name, known, ragged=False) if refined else None,
         ragged=_rows_runner(workshop, name, known, ragged=True) if refined else None,
     )
+
+
+def _is_chained(graph: PrimalGraph, name: str) -> bool:
+    """Whether several operators that add up elements lie before the value: intervals lose what these share."""
+    before = ancestors(graph, name) | {name}
+    nodes = [node for node in graph.nodes if node.output in before]
+    return sum(_adds_up(graph, node) for node in nodes) > 1
+
+
+def _adds_up(graph: PrimalGraph, node: Node) -> bool:
+    if node.op == "add":
+        return not any(graph.is_constant(operand) for operand in node.inputs)
+    return node.op in _SUMS
 
 
 def ancestors(graph: PrimalGraph, name: str) -> set[str]:
