@@ -81,7 +81,7 @@ def test_what_is_undefined_stays_undefined(data):
     weight[rng.random(weight.shape) < 0.3] = 0.0
     operands = {"lower": ((B, inputs), None), "upper": ((B, inputs), None), "weight": (weight.shape, None)}
     attrs = {"side": "right", "transpose": transpose}
-    check(INTERVAL_MATMUL, operands, {"weight": weight}, attrs, DType.FLOAT32, arrays, same_signs=False)
+    check(INTERVAL_MATMUL, operands, {"weight": weight}, attrs, DType.FLOAT32, arrays)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -99,4 +99,4 @@ def test_what_is_undefined_stays_undefined_in_maps(data):
     region = ((B, channels, *extent), None)
     operands = {"lower": region, "upper": region, "weight": (weight.shape, None)}
     attrs = {"stride": stride, "padding": padding, "dilation": (1, 1), "groups": 1}
-    check(INTERVAL_CONV2D, operands, {"weight": weight}, attrs, DType.FLOAT32, arrays, same_signs=False)
+    check(INTERVAL_CONV2D, operands, {"weight": weight}, attrs, DType.FLOAT32, arrays)

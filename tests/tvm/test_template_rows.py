@@ -179,7 +179,7 @@ def test_what_is_undefined_stays_undefined_on_its_way(data):
     steps = (Relu(0, *lines), adjoint, Concretize(2, *box))
     program = RowProgram(start, steps, (1, 2), True)
     attrs = {"program": program}
-    check(ROW_PROGRAM, drawn.operands, drawn.constants, attrs, drawn.dtype, drawn.arrays, same_signs=False)
+    check(ROW_PROGRAM, drawn.operands, drawn.constants, attrs, drawn.dtype, drawn.arrays)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
