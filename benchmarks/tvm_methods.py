@@ -32,7 +32,12 @@ from boundflow_tvm import session
 from boundflow_tvm.cache import KernelCache
 
 BEGIN, END = "<!-- table: written by benchmarks/tvm_methods.py -->", "<!-- end of the table of compiled methods -->"
-CASES = (("ibp", 1), ("ibp", 256), ("crown", 1), ("crown", 32), ("alpha-crown", 1))
+CASES = (("ibp", 1), ("ibp", 256), ("crown-ibp", 1), ("crown", 1), ("crown", 32), ("alpha-crown", 1))
+# Further networks of convolutions.
+MORE = (
+    Net("cifar_wide_kw", "oval21/onnx/cifar_wide_kw.onnx", 0.03, (3, 3, 1.7, 2.5)),
+    Net("resnet_3b2_bn", "sri_resnet_a/onnx/resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1.onnx", 0.003, (3, 3, 2.5, 2.5)),
+)
 HEADER = ("network", "method", "regions", "tvm ms", "torch ms", "ratio", "of peak", "cold s", "warm s")
 
 
@@ -104,18 +109,19 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="folder of the benchmark networks")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--only", default="", help="networks with this in their name")
+    parser.add_argument("--regions", type=int, nargs="+", help="cases of so many regions alone")
     parser.add_argument("--methods", nargs="+", default=[method for method, _ in CASES])
     parser.add_argument("--write", type=Path, help="page whose table is to be replaced")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[list[str]] = []
     rate = peak()
-    for net in NETS:
+    for net in (*NETS, *MORE):
         if arguments.only not in net.name or not (arguments.root / net.path).exists():
             continue
         cases = Cases(bf.load(arguments.root / net.path), net.eps)
         for method, regions in CASES:
-            if method in arguments.methods:
+            if method in arguments.methods and (arguments.regions is None or regions in arguments.regions):
                 rows.append(measure(cases, net, method, regions, arguments.repeats, rate).cells())
                 print(" | ".join(rows[-1]), flush=True)
                 if arguments.write:

@@ -57,14 +57,46 @@ def test_conv2d(data):
     check_affine(INTERVAL_CONV2D, rng, shapes, attrs, data.draw(DTYPES), batch, data.draw(st.booleans()))
 
 
+SPECIAL = st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 3e38, -0.0]), min_size=1, max_size=3)
+
+
+def spoiled(data, rng, arrays):
+    """``arrays`` with a few numbers that are none, or infinite, or nearly so; and zeros that must not hide them."""
+    for value in data.draw(SPECIAL):
+        array = arrays[data.draw(st.sampled_from(sorted(arrays)))]
+        array[tuple(rng.integers(0, size) for size in array.shape)] = value
+    return arrays
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
-def test_what_is_undefined_stays_undefined(special):
-    """A bound that is NaN or infinite must not look finite afterwards."""
-    arrays = bounds(np.random.default_rng(0), (3, 18), DType.FLOAT32)
-    arrays["lower" if special == -np.inf else "upper"][1, 7] = special
-    weight = np.random.default_rng(1).standard_normal((18, 20))
-    weight[7, :3] = 0.0
-    operands = {"lower": ((B, 18), None), "upper": ((B, 18), None), "weight": ((18, 20), None)}
-    attrs = {"side": "right", "transpose": False}
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_what_is_undefined_stays_undefined(data):
+    """A bound that is NaN or infinite must not look finite afterwards, nor make others look otherwise."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    inputs, columns, batch = data.draw(SIZES), data.draw(SIZES), data.draw(st.integers(1, 7))
+    transpose = data.draw(st.booleans())
+    arrays = spoiled(data, rng, bounds(rng, (batch, inputs), DType.FLOAT32))
+    weight = rng.standard_normal((columns, inputs) if transpose else (inputs, columns))
+    weight[rng.random(weight.shape) < 0.3] = 0.0
+    operands = {"lower": ((B, inputs), None), "upper": ((B, inputs), None), "weight": (weight.shape, None)}
+    attrs = {"side": "right", "transpose": transpose}
     check(INTERVAL_MATMUL, operands, {"weight": weight}, attrs, DType.FLOAT32, arrays)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_what_is_undefined_stays_undefined_in_maps(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    channels, outputs = (data.draw(st.sampled_from([1, 2, 3, 8, 16, 17])) for _ in range(2))
+    kernel, stride = ((data.draw(st.integers(1, 3)), data.draw(st.integers(1, 2))) for _ in range(2))
+    padding = tuple(data.draw(st.integers(0, 2)) for _ in range(4))
+    extent = tuple(kernel[a] + data.draw(st.integers(0, 9)) for a in (0, 1))
+    arrays = spoiled(data, rng, bounds(rng, (data.draw(st.integers(1, 3)), channels, *extent), DType.FLOAT32))
+    weight = rng.standard_normal((outputs, channels, *kernel))
+    weight[rng.random(weight.shape) < 0.3] = 0.0
+    region = ((B, channels, *extent), None)
+    operands = {"lower": region, "upper": region, "weight": (weight.shape, None)}
+    attrs = {"stride": stride, "padding": padding, "dilation": (1, 1), "groups": 1}
+    check(INTERVAL_CONV2D, operands, {"weight": weight}, attrs, DType.FLOAT32, arrays)

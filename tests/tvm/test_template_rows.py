@@ -160,6 +160,29 @@ def test_windows(data):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_what_is_undefined_stays_undefined_on_its_way(data):
+    """NaN and infinities in rows, slopes or boxes show wherever they do in primitives, and in no other row."""
+    regions, rows = data.draw(st.integers(1, 2)), data.draw(ROWS)
+    start = (data.draw(CHANNELS), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5)))
+    drawn = Drawn(data.draw(st.integers(0, 99)), DType.FLOAT32, regions, rows)
+    drawn.add((B, R, *start))
+    lines = [drawn.add((B, *start)) for _ in range(3)]
+    adjoint = data.draw(adjoints(start, 1, len(drawn.operands)))
+    weight = drawn.add((start[0], adjoint.onto[0], *adjoint.kernel), constant=True)
+    drawn.constants[f"x{weight}"][drawn.rng.random(drawn.constants[f"x{weight}"].shape) < 0.3] = 0.0
+    box = [drawn.add((B, *adjoint.onto)) for _ in range(2)]
+    for value in data.draw(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, -0.0]), min_size=1, max_size=3)):
+        array = drawn.arrays[f"x{data.draw(st.sampled_from([0, *lines, *box]))}"]
+        array[tuple(drawn.rng.integers(0, size) for size in array.shape)] = value
+    steps = (Relu(0, *lines), adjoint, Concretize(2, *box))
+    program = RowProgram(start, steps, (1, 2), True)
+    attrs = {"program": program}
+    check(ROW_PROGRAM, drawn.operands, drawn.constants, attrs, drawn.dtype, drawn.arrays)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_is_undefined_stays_undefined():
     """A row that holds NaN has no value, and its neighbours keep theirs."""
     drawn = Drawn(0, DType.FLOAT32, 1, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from typing import Any
 from boundflow_tvm.backend import load
 
 __all__ = ["KERNELS", "KernelCache", "KernelCounts", "cache_folder", "clear_folder", "kept_files"]
+
+_log = logging.getLogger(__name__)
 
 VARIABLE = "BOUNDFLOW_CACHE_DIR"
 MAGIC = b"boundflow kernels 2\n"
@@ -98,6 +101,7 @@ class KernelCache:
             path = folder / (digest + SUFFIX)
             functions = _loaded(path, digest, counts)
             if functions is None:
+                _log.info("compiling kernels, once: they are kept in %s", folder)
                 code = compile_code()
                 functions = load(code)
                 counts.compiled += 1

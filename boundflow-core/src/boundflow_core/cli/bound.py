@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -53,7 +53,7 @@ class Outcome:
     tasks: int
     lowering: Mapping[str, int]
     fallbacks: Mapping[str, int]
-    kernels: Mapping[str, int]
+    kernels: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What ``--json`` holds; bounds that are not finite are the strings "inf", "-inf" and "nan"."""
