@@ -50,6 +50,7 @@ class Outcome:
     peak_bytes: int
     naive_bytes: int
     tasks: int
+    executor_reason: str
     lowering: Mapping[str, int]
     fallbacks: Mapping[str, int]
 
@@ -58,6 +59,7 @@ class Outcome:
         return {
             "method": self.method,
             "executor": self.executor,
+            "executor_reason": self.executor_reason,
             "dtype": self.dtype,
             "lower": finite_or_text(self.lower),
             "upper": finite_or_text(self.upper),
@@ -100,7 +102,7 @@ def memory_amount(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option("--eps", callback=radius, metavar="E", help="Radius of the ball: a number, or a fraction such as 8/255.")
 @click.option("--norm", type=click.Choice(list(NORMS)), help="Norm of the ball.  [default: inf]")
 @click.option("--method", metavar="M", help="How to bound.  [default: the tightest quick method installed]")
-@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: the fastest that can run here]")
+@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: auto, the fastest by estimate]")
 @click.option("--lowering", metavar="L", help="The executor's strategy for operations.  [default: the best for each]")
 @click.option("--spec", metavar="C.npy", help="Bound the rows of this matrix times the outputs, not the outputs.")
 @click.option(
@@ -316,6 +318,7 @@ def compute(
         memory_limit=memory_limit,
         rounding=rounding,
         lowering=lowering,
+        calls=2 if twice else 1,
     )
     compiled = perf_counter() - started
     before = run.stats.compile_seconds
@@ -331,6 +334,7 @@ def compute(
     return Outcome(
         method=method,
         executor=run.executor,
+        executor_reason=run.stats.executor_reason,
         dtype=dtype,
         rounding=rounding,
         lower=np.asarray(bounds.lower).reshape(count, -1),
