@@ -167,5 +167,5 @@ def test_executors_of_strategies():
         candidates(registry, "reference", differentiable=False, lowering="own")
     with pytest.raises(OptionError, match="'broken' cannot be used here: nothing is installed"):
         candidates(registry, "mine", differentiable=False, lowering="broken")
-    with pytest.raises(UnknownNameError, match="no lowering strategy is called 'relax_vm'; .*boundflow-tvm"):
+    with pytest.raises(UnknownNameError, match=r"no lowering strategy is called 'relax_vm'; .*boundflow-tvm"):
         candidates(registry, "auto", differentiable=False, lowering="relax_vm")

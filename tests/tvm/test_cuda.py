@@ -21,6 +21,7 @@ from boundflow_tvm.backend_cuda import compiled_source, cuda_source
 from boundflow_tvm.cuda.blocks import THREADS
 from boundflow_tvm.cuda.kernels import kernel_of, refused
 from boundflow_tvm.fuse import fuse
+from boundflow_tvm.fused import FUSED
 
 TOLERANCE = {DType.FLOAT32: 1e-5, DType.FLOAT64: 1e-12}
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on the path")
@@ -41,10 +42,23 @@ def step(dtype, columns, relu, shared):
 
 
 def chain(dtype, columns, relu=True, shared=True):
-    """An elementwise chain with numbers in it, as the pass makes one of it."""
+    """An elementwise chain with a number in it, which the pass would make one of."""
     b = Builder(dtype)
-    x, y, w = (b.input(name, shape) for name, shape in (("x", (B, *columns)), ("y", (B, *columns)), ("w", columns)))
-    return fuse(b.finish({"z": b.where(x > w, b.tanh(x) * 2.0, b.maximum(b.exp(y) - w, 0.5))}))
+    x, w = b.input("x", (B, *columns)), b.input("w", columns)
+    two = ("constant", (), (("dtype", str(dtype)), ("value", 2.0)))
+    body = (
+        two,
+        ("mul", (0, 2), ()),
+        ("tanh", (3,), ()),
+        ("sub", (4, 1), ()),
+        ("compare", (5, 0), (("relation", "gt"),)),
+    )
+    return b.finish({"z": b.write(FUSED, [x, w], Attrs(body=(*body, ("where", (6, 5, 1), ()))))[0]})
+
+
+def function(dtype, columns, relu=True, shared=True):
+    b = Builder(dtype)
+    return b.finish({"z": b.tanh(b.input("x", (B, *columns)))})
 
 
 def reduction(name, axes):
@@ -102,7 +116,7 @@ def test_rows_that_are_undefined_stay_so(tmp_path):
         check(program, sizes, tmp_path, inputs)
 
 
-KERNELS = {"chain": chain} | {
+KERNELS = {"chain": chain, "function": function} | {
     f"{name} {axes}": reduction(name, axes)
     for name in ("reduce_sum", "reduce_max", "reduce_min")
     for axes in ((1,), (0, 2))

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from boundflow_core.arrays import box_arrays
 from boundflow_core.cache import BoundCache, process_cache
 from boundflow_core.compiled import Bounds, CompiledBounds, CompileOptions
 from boundflow_core.errors import LoadError, OptionError, PropertyError
@@ -179,6 +180,8 @@ def bound(
     Raises:
         As :func:`compile`, and InputError where region or specification do not fit the network.
     """
-    options = {"spec_rows": None if spec is None else spec.rows, "calls": 1, **options}
-    run = compile(source, method=method, executor=executor, dtype=dtype, **options)
+    graph = load(source)
+    batch = int(box_arrays(region, DType.FLOAT64, graph.input_type.shape)[0].shape[0])
+    options = {"spec_rows": None if spec is None else spec.rows, "batch": batch, "calls": 1, **options}
+    run = compile(graph, method=method, executor=executor, dtype=dtype, **options)
     return run(region, spec)

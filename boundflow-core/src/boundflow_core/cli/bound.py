@@ -38,6 +38,7 @@ class Outcome:
     Attributes:
         lower, upper: [B, S], or [B, n] for the n outputs themselves.
         seconds: of loading, compiling, the first run, and a further run where one was measured.
+        executor_reason: why this executor ran.
     """
 
     method: str
@@ -50,9 +51,9 @@ class Outcome:
     peak_bytes: int
     naive_bytes: int
     tasks: int
-    executor_reason: str
     lowering: Mapping[str, int]
     fallbacks: Mapping[str, int]
+    executor_reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What ``--json`` holds; bounds that are not finite are the strings "inf", "-inf" and "nan"."""
@@ -334,7 +335,6 @@ def compute(
     return Outcome(
         method=method,
         executor=run.executor,
-        executor_reason=run.stats.executor_reason,
         dtype=dtype,
         rounding=rounding,
         lower=np.asarray(bounds.lower).reshape(count, -1),
@@ -345,4 +345,5 @@ def compute(
         tasks=len(run.plan.tasks),
         lowering=dict(run.stats.lowering),
         fallbacks=dict(run.stats.fallbacks),
+        executor_reason=run.stats.executor_reason,
     )

@@ -120,14 +120,14 @@ def _reduced(grid: Grid, frame: Frame, nest: LoopNest) -> CudaKernel:
 
 
 def _backsubstitute(grid: Grid, frame: Frame, op: Op) -> CudaKernel:
-    """(A, lower slope, lower bias, upper slope, upper bias) to (A+ ls + A- us, sum A+ lb + A- ub), in one pass: a row of
-    A is read once, by one block. Without a lower bias (relu) that is zero.
+    """(A, lower slope, lower bias, upper slope, upper bias) to (A+ ls + A- us, sum A+ lb + A- ub), in one pass.
+
+    A row of A is read once, by one block. Without a lower bias (relu) that is zero.
     """
     t, front = frame.t, op.attrs["front"]
     dtype, shape = op.inputs[0].type.dtype, op.inputs[0].shape
-    names = ("rows", "lower_slope", "lower_bias", "upper_slope", "upper_bias")
-    if len(op.inputs) == 4:
-        names = ("rows", "lower_slope", "upper_slope", "upper_bias")
+    lower = ("lower_slope", "lower_bias") if len(op.inputs) == 5 else ("lower_slope",)
+    names = ("rows", *lower, "upper_slope", "upper_bias")
     kinds: dict[str, TensorType] = {name: value.type for name, value in zip(names, op.inputs, strict=True)}
     buffers = dict(zip((*names, "through", "bias"), frame.buffers, strict=True))
     zero = t.number(0.0, str(dtype))
