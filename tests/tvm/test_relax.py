@@ -184,7 +184,7 @@ def test_a_task_is_one_function_whatever_the_sizes_and_chains_are_fused():
         write_region(r, builder, "task", *regions.values(), program.symbols())
 
     names = [str(name.name_hint) for name in fused_functions(write)]
-    assert names == ["fused_multiply_add_abs_reduce_sum"]
+    assert names == ["fused_multiply_add_tir_abs_reduce_sum"]
 
 
 def test_weights_that_change_are_read_for_each_run():
@@ -207,7 +207,7 @@ def test_strategies_that_are_asked_for():
     reasons = {one.reason for one in lowered if one.strategy == "call_tir"}
     assert reasons == {"call_tir is asked for"}
     run = bf.compile(network, method="ibp", lowering="relax_vm")
-    assert any(key.startswith("interval_matmul: Relax runs its decomposition") for key in run.stats.fallbacks)
+    assert any(key.startswith("interval_matmul: Relax takes primitives, runs its decomposition") for key in run.stats.fallbacks)
     run = bf.compile(network, method="ibp", lowering="blas")  # which takes no elementwise operation
     assert run.stats.lowering["call_tir"] > 0
     assert any(key.endswith("no product of matrices, runs on call_tir") for key in run.stats.fallbacks)
