@@ -207,7 +207,9 @@ def test_strategies_that_are_asked_for():
     reasons = {one.reason for one in lowered if one.strategy == "call_tir"}
     assert reasons == {"call_tir is asked for"}
     run = bf.compile(network, method="ibp", lowering="relax_vm")
-    assert any(key.startswith("interval_matmul: Relax takes primitives, runs its decomposition") for key in run.stats.fallbacks)
+    assert any(
+        key.startswith("interval_matmul: Relax takes primitives, runs its decomposition") for key in run.stats.fallbacks
+    )
     run = bf.compile(network, method="ibp", lowering="blas")  # which takes no elementwise operation
     assert run.stats.lowering["call_tir"] > 0
     assert any(key.endswith("no product of matrices, runs on call_tir") for key in run.stats.fallbacks)
