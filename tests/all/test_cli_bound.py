@@ -21,19 +21,8 @@ from boundflow_core.cli.main import main
 from boundflow_core.extension import Domain, Method
 from boundflow_core.plugins import Registry, registry
 
-KEYS = [
-    "method",
-    "executor",
-    "dtype",
-    "lower",
-    "upper",
-    "seconds",
-    "storage",
-    "tasks",
-    "lowering",
-    "rounding",
-    "kernels",
-]
+KEYS = ["method", "executor", "executor_reason", "dtype", "lower", "upper", "seconds", "storage", "tasks"]
+KEYS += ["lowering", "rounding", "kernels"]
 CENTER = np.full((1, 8, 8), 0.5, np.float32)
 
 

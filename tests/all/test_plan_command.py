@@ -57,7 +57,8 @@ def check_keys(value: Any, kind: Any) -> None:
 
 def test_json_has_the_documented_keys(cnn: str, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_json(capsys, cnn, "--method", "ibp", "--batch", "3", "--spec-rows", "9", "--dtype", "float64")
-    head = {name: plan.pop(name) for name in ("network", "method", "dtype")}
+    head = {name: plan.pop(name) for name in ("network", "method", "dtype", "executor_reason")}
+    assert head.pop("executor_reason").startswith("least for 100 calls by estimate: ")
     assert head == {"network": cnn, "method": "ibp", "dtype": "float64"}
     check_keys(plan, PlanDescription)
     assert plan["sizes"] == {"B": 3, "S": 9} and plan["chunks"] is None
@@ -89,6 +90,18 @@ def test_the_table_names_tasks_stages_and_memory(
         assert re.search(rf"^{re.escape(stage['name'])} +{len(stage['tasks'])} ", out, re.MULTILINE)
     assert "memory: " in out and "at the peak" in out and "layout: " in out
     assert out.count("fallback, ") == len(plan["lowering"]["fallbacks"])
+    assert f"executor {plan['executor']}: {plan['executor_reason']}" in out
+    for task in plan["tasks"]:
+        for op in task["ops"]:
+            assert re.search(rf" {op['name']} +\d+ +{op['strategy']} ", out)
+
+
+def test_a_lowering_strategy_that_nobody_has(cnn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["plan", cnn], ["bound", cnn, "--center", "x.npy", "--eps", "0"]):
+        assert main([*command, "--lowering", "nonsense"]) == 2
+        capsys.readouterr()
+    err = error_of(capsys, "plan", cnn, "--executor", "reference", "--lowering", "relax_vm")
+    assert "executor 'reference' has no lowering strategy 'relax_vm'" in err
 
 
 def test_a_memory_limit_gives_the_plan_of_a_chunk(cnn: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -457,6 +457,7 @@ def test_an_unknown_name_that_some_distribution_is_known_for_says_what_to_instal
         "method": registry.method,
         "domain": registry.domain,
         "executor": registry.executor,
+        "lowering strategy": registry.lowering,
         "command": registry.command,
         "frontend": lambda suffix: registry.frontend_for("net" + suffix),
         "property reader": lambda suffix: registry.property_reader_for("p" + suffix),

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from boundflow_core.arrays import box_arrays
 from boundflow_core.cache import BoundCache, process_cache
-from boundflow_core.compiled import Bounds, CompiledBounds, CompileOptions, choose_executor
+from boundflow_core.compiled import Bounds, CompiledBounds, CompileOptions
 from boundflow_core.errors import LoadError, OptionError, PropertyError
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType
@@ -15,10 +16,13 @@ from boundflow_core.memory import parse_bytes
 from boundflow_core.plugins import Registry, registry
 from boundflow_core.property import Property
 from boundflow_core.regions import Region
-from boundflow_core.selection import check_lowering, executor_of
+from boundflow_core.selection import candidates
 from boundflow_core.specs import LinearSpec
 
 __all__ = ["bound", "compile", "load", "read_property"]
+
+CALLS = 100
+"""How many calls of compiled bounds are expected where nobody says."""
 
 
 def load(source: Any, **options: Any) -> PrimalGraph:
@@ -77,6 +81,7 @@ def compile(
     reuse: bool = True,
     rounding: str = "nearest",
     lowering: str | None = None,
+    calls: int | None = None,
     **options: Any,
 ) -> CompiledBounds:
     """Writes and plans the bound computation of ``method`` over a network, to be called many times.
@@ -85,7 +90,8 @@ def compile(
         source: a network, or whatever :func:`load` reads without further options.
         spec_rows: number of specification rows of each call; None: any, also none.
         batch: number of regions of each call; None: any.
-        executor: "reference", "torch", "auto" (the fastest that can run here) or one that a plugin brings.
+        executor: "reference", "torch", one that a plugin brings, or "auto": of those that can run here the one that
+            takes least by estimate (``stats.executor_reason`` tells the figures).
         dtype: "float32" or "float64".
         cache: where results are kept between calls, so that a call runs again only what depends on what has changed:
             True: in a cache of this object; "process": in one that all objects of the process share; a
@@ -98,6 +104,8 @@ def compile(
             exact its functions are, and a few times the work.
         lowering: name of a lowering strategy ("relax_vm") that shall run all that it supports, where the executor has
             several; None: the best for each operation. With executor "auto" its own executor runs.
+        calls: how many calls to expect, which executor "auto" weighs against what must be compiled first; None: 100.
+            Sizes that are not given count as 1 there.
         options: options of the method.
 
     Raises:
@@ -108,18 +116,15 @@ def compile(
     plugins = registry()
     if dtype not in (DType.FLOAT32.value, DType.FLOAT64.value):
         raise OptionError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
-    for name, value in (("batch", batch), ("spec_rows", spec_rows)):
+    for name, value in (("batch", batch), ("spec_rows", spec_rows), ("calls", calls)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise OptionError(f"{name} must be a positive integer or None, not {value!r}")
     outward = _is_outward(rounding, dtype)
-    asked = executor_of(plugins, executor, lowering)
-    chosen = choose_executor(plugins, asked, differentiable=differentiable, outward=outward)
-    check_lowering(chosen, lowering)
     return CompiledBounds(
         load(source),
         plugins.method(method),
         plugins,
-        chosen,
+        candidates(plugins, executor, differentiable=differentiable, outward=outward, lowering=lowering),
         CompileOptions(
             dtype=DType(dtype),
             spec_rows=spec_rows,
@@ -130,6 +135,7 @@ def compile(
             reuse=reuse,
             lowering=lowering,
             outward=outward,
+            calls=CALLS if calls is None else calls,
             method=options,
         ),
     )
@@ -168,10 +174,14 @@ def bound(
 ) -> Bounds:
     """Guaranteed bounds on the outputs of a network, or on linear functions of them, over each region.
 
-    Takes what :func:`compile` takes. Bounds are [B, S] with specification rows, [B, *output] without.
+    Takes what :func:`compile` takes, with one call to expect. Bounds are [B, S] with specification rows, [B, *output]
+    without.
 
     Raises:
         As :func:`compile`, and InputError where region or specification do not fit the network.
     """
-    run = compile(source, method=method, executor=executor, dtype=dtype, **options)
+    graph = load(source)
+    batch = int(box_arrays(region, DType.FLOAT64, graph.input_type.shape)[0].shape[0])
+    options = {"spec_rows": None if spec is None else spec.rows, "batch": batch, "calls": 1, **options}
+    run = compile(graph, method=method, executor=executor, dtype=dtype, **options)
     return run(region, spec)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from boundflow_core.ir.primal import PrimalGraph
     from boundflow_core.ir.program import BoundProgram
+    from boundflow_core.planner.cost import Cost
     from boundflow_core.planner.plan import PlanBundle
     from boundflow_core.planner.storage import MemoryTraits
     from boundflow_core.scheduler import Session
@@ -37,6 +38,7 @@ def boundflow_register_executors() -> list[Executor]:
             open=_open("boundflow_core.executors.reference"),
             traits=_traits("boundflow_core.executors.reference"),
             exact=True,
+            cost=_cost("reference_cost"),
         ),
         Executor(
             "torch",
@@ -47,6 +49,8 @@ def boundflow_register_executors() -> list[Executor]:
             traits=_traits("boundflow_core.executors.torch"),
             differentiable=True,
             exact=True,
+            cost=_cost("torch_cost"),
+            startup=_torch_startup,
             passes=(
                 Pass(
                     "phases",
@@ -121,6 +125,12 @@ def _torch_missing() -> str | None:
     return None if find_spec("torch") else "torch is not installed: pip install 'boundflow-core[torch]'"
 
 
+def _torch_startup() -> float:
+    from boundflow_core.executors.rates import torch_startup
+
+    return torch_startup()
+
+
 def _open(module: str) -> Callable[[PlanBundle, Any], Session]:
     def open_session(plan: PlanBundle, device: Any) -> Session:
         session: Session = import_module(module).open_session(plan, device)
@@ -135,6 +145,14 @@ def _traits(module: str) -> Callable[[], MemoryTraits]:
         return found
 
     return traits
+
+
+def _cost(name: str) -> Callable[[PlanBundle], Cost]:
+    def cost(plan: PlanBundle) -> Cost:
+        found: Cost = getattr(import_module("boundflow_core.executors.rates"), name)(plan)
+        return found
+
+    return cost
 
 
 def _pass(module: str, name: str) -> Callable[[BoundProgram], BoundProgram]:

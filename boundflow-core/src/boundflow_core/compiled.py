@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from boundflow_core.arrays import ball_arrays, box_arrays, like, spec_arrays
+from boundflow_core.arrays import ball_arrays, box_arrays, device_of, like, spec_arrays
 from boundflow_core.cache import BoundCache
 from boundflow_core.errors import InputError, OptionError
 from boundflow_core.extension import Executor, Method
@@ -18,6 +19,7 @@ from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.plugins import Registry
 from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.runner import Planning, RunStats
+from boundflow_core.selection import Candidates, candidates, choose
 from boundflow_core.specs import LinearSpec
 from boundflow_core.workshop import Progress, Recipe, check_options, make_workshop, recipe_of
 
@@ -53,6 +55,7 @@ class CompileOptions:
         one_task: plan the whole program as one task.
         lowering: the executor's strategy that runs all that it supports; None: the best for each operation.
         outward: whether bounds are moved outwards by all that rounding may have done to them.
+        calls: how many calls to expect, where an executor is to be chosen.
         method: options of the method.
     """
 
@@ -66,6 +69,7 @@ class CompileOptions:
     one_task: bool = False
     lowering: str | None = None
     outward: bool = False
+    calls: int = 1
     method: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -77,16 +81,22 @@ class CompiledBounds:
     """
 
     def __init__(
-        self, graph: PrimalGraph, method: Method, registry: Registry, executor: Executor, options: CompileOptions
+        self,
+        graph: PrimalGraph,
+        method: Method,
+        registry: Registry,
+        executor: Executor | Candidates,
+        options: CompileOptions,
     ) -> None:
         self.graph, self.method, self.options = graph, method, options
         self.stats = RunStats()
-        self._registry, self._executor = registry, executor
+        self._registry = registry
+        self._found = Candidates((executor,), "asked for") if isinstance(executor, Executor) else executor
         if options.outward and method.recipe is not None and not method.outward:
             raise OptionError(f"the bounds of method {method.name!r} cannot be rounded outwards")
         self._method_options = check_options(method, options.method)
         self._planning = Planning(
-            executor=executor,
+            executor=self._found.executors[0],
             passes=tuple(registry.passes.values()),
             method=method.name,
             cache=options.cache,
@@ -98,13 +108,13 @@ class CompiledBounds:
             lowering=options.lowering,
             outward=options.outward,
         )
-        self._recipes: dict[tuple[str | None, float | None], Recipe] = {}
+        self._recipes: dict[tuple[str | None, float | None, bool], Recipe] = {}
         self._lock = threading.RLock()
         outputs = size(graph.output_type.shape)
         assert isinstance(outputs, int)
         self._outputs = outputs
-        first = self._recipe("per region" if options.spec_rows else None, None)
-        self._first = first.bind({"B": options.batch or 1, "S": options.spec_rows or 1})
+        sizes = {"B": options.batch or 1, "S": options.spec_rows or 1}
+        self._first = self._recipe("per region" if options.spec_rows else None, None, "cpu", sizes).bind(sizes)
         self._latest: Recipe | None = None
 
     @property
@@ -115,7 +125,7 @@ class CompiledBounds:
     @property
     def executor(self) -> str:
         """Name of the executor that runs."""
-        return self._executor.name
+        return self.stats.executor
 
     def __call__(
         self,
@@ -149,7 +159,8 @@ class CompiledBounds:
         if spec is not None:
             inputs["C"], inputs["offset"] = spec_arrays(spec, self._outputs, batch, self.options.dtype)
             kind = "per region" if inputs["C"].shape[0] == batch else "shared"
-        recipe = self._recipe(kind, ball)
+        rows = 1 if spec is None else spec.rows
+        recipe = self._recipe(kind, ball, device_of(lower), {"B": batch, "S": rows})
         if intermediate:
             for name, pair in intermediate.items():
                 inputs.update(self._intermediate(recipe, name, pair, batch))
@@ -174,32 +185,57 @@ class CompiledBounds:
             raise InputError(f"bounds of {name!r} are given for {lower.shape[0]} regions, but the regions are {batch}")
         return {f"lower:{name}": lower, f"upper:{name}": upper}
 
-    def _recipe(self, kind: str | None, ball: float | None) -> Recipe:
-        """The method's recipe.
+    def _recipe(self, kind: str | None, ball: float | None, device: str, sizes: Mapping[str, int]) -> Recipe:
+        """The method's recipe, on the executor that is best for it at these sizes.
 
         Args:
             kind: no specification (None), or one that is "shared" or "per region".
             ball: the norm of regions that are balls, 1 or 2; None: boxes.
+            device: where the arrays lie; executors are compared on the CPU.
         """
-        if (kind, ball) in self._recipes:
-            return self._recipes[kind, ball]
+        on_cpu = device == "cpu"
+        if (kind, ball, on_cpu) in self._recipes:
+            return self._recipes[kind, ball, on_cpu]
         with self._lock:
-            if (kind, ball) not in self._recipes:
+            if (kind, ball, on_cpu) not in self._recipes:
                 started, before = time.perf_counter(), self.stats.compile_seconds
-                workshop = make_workshop(
-                    self.graph,
-                    self.method,
-                    {name: self._registry.domain(name) for name in self.method.domains},
-                    dtype=self.options.dtype,
-                    spec=kind,
-                    options=self._method_options,
-                    ball=ball,
-                    planning=self._planning,
-                    stats=self.stats,
-                )
-                self._recipes[kind, ball] = recipe_of(self.method, workshop)
+                found = self._found if on_cpu else self._found.first(f"has the highest rank, for arrays on {device}")
+                self._recipes[kind, ball, on_cpu] = self._best_recipe(found, kind, ball, sizes)
                 self.stats.compile_seconds = before + time.perf_counter() - started
-        return self._recipes[kind, ball]
+        return self._recipes[kind, ball, on_cpu]
+
+    def _best_recipe(self, found: Candidates, kind: str | None, ball: float | None, sizes: Mapping[str, int]) -> Recipe:
+        made: dict[str, Recipe] = {}
+        counted: dict[str, dict[str, Any]] = {}
+        before = deepcopy(vars(self.stats))
+
+        def plan_on(executor: Executor) -> PlanBundle:
+            made[executor.name] = self._make_recipe(executor, kind, ball)
+            plan = made[executor.name].bind(sizes)
+            counted[executor.name] = dict(vars(self.stats))
+            vars(self.stats).update(deepcopy(before))  # plans that nothing runs do not count
+            return plan
+
+        choice = choose(found, plan_on, self.options.calls)
+        name = choice.executor.name
+        if name in made:
+            vars(self.stats).update(counted[name])
+        self.stats.executor, self.stats.executor_reason = name, choice.reason
+        return made[name] if name in made else self._make_recipe(choice.executor, kind, ball)
+
+    def _make_recipe(self, executor: Executor, kind: str | None, ball: float | None) -> Recipe:
+        workshop = make_workshop(
+            self.graph,
+            self.method,
+            {name: self._registry.domain(name) for name in self.method.domains},
+            dtype=self.options.dtype,
+            spec=kind,
+            options=self._method_options,
+            ball=ball,
+            planning=replace(self._planning, executor=executor),
+            stats=self.stats,
+        )
+        return recipe_of(self.method, workshop)
 
     def _check_sizes(self, batch: int, spec: LinearSpec | None) -> None:
         options = self.options
@@ -211,23 +247,10 @@ class CompiledBounds:
 
 
 def choose_executor(registry: Registry, name: str, *, differentiable: bool, outward: bool = False) -> Executor:
-    """The executor called ``name``; for "auto" the available one of highest rank.
+    """The executor called ``name``; for "auto" the available one of highest rank, whatever it is to run.
 
     Raises:
         UnknownNameError: no executor of that name.
         OptionError: it cannot run here, or not what is asked.
     """
-    if name != "auto":
-        executor = registry.executor(name)
-        if reason := executor.unavailable():
-            raise OptionError(f"executor {name!r} cannot run here: {reason}")
-        if differentiable and not executor.differentiable:
-            raise OptionError(f"executor {name!r} gives no gradients")
-        if outward and not executor.exact:
-            raise OptionError(f"executor {name!r} does not state how exactly it computes, as outward rounding needs")
-        return executor
-    fitting = [e for e in registry.executors.values() if e.differentiable or not differentiable]
-    available = [e for e in fitting if e.unavailable() is None and (e.exact or not outward)]
-    if not available:
-        raise OptionError("no executor that gives gradients can run here: install boundflow-core[torch]")
-    return max(available, key=lambda e: e.rank)
+    return candidates(registry, name, differentiable=differentiable, outward=outward).executors[0]

@@ -14,6 +14,7 @@ from boundflow_core.ir.types import Attrs, TensorType
 if TYPE_CHECKING:
     import click
 
+    from boundflow_core.planner.cost import Cost
     from boundflow_core.planner.plan import PlanBundle
     from boundflow_core.planner.storage import MemoryTraits
     from boundflow_core.property import Property
@@ -219,7 +220,7 @@ class Executor:
     """Runs plans.
 
     Attributes:
-        rank: of the available executors, "auto" takes the one of highest rank.
+        rank: of the available executors that tell no cost, "auto" takes the one of highest rank.
         unavailable: why it cannot run here ("torch is not installed: pip install ..."), or None where it can. Must
             be quick and must not import a heavy package.
         open: ``open(plan, device) -> session``, the plan ready to run on a device (None: the executor's own choice).
@@ -231,6 +232,9 @@ class Executor:
         passes: planner passes that bring programs into the form that suits its kernels.
         strategies: ways in which it can run an operation, of which the planner takes the best for each. Those that
             plugins register for it are added. Without any, it runs all primitives and what is ``fused`` in one way.
+        startup: ``startup()``: seconds that it needs before it can plan anything (imports that are not done yet).
+        cost: ``cost(plan)``: what running a plan, bound to sizes, would take, for "auto" to compare. Must be
+            quick and must not import a heavy package.
     """
 
     name: str
@@ -244,6 +248,8 @@ class Executor:
     exact: bool = False
     passes: tuple[Pass, ...] = ()
     strategies: tuple[LoweringStrategy, ...] = ()
+    startup: Callable[[], float] = lambda: 0.0
+    cost: Callable[[PlanBundle], Cost] | None = None
 
 
 TYPICAL_SIZE = 16

@@ -39,6 +39,8 @@ class RunStats(RunCounts):
         chunks: number of program runs, of which a call under a memory limit takes several.
         plans: how often something was planned: once per program, whatever the sizes.
         compile_seconds: wall-clock time spent on writing programs, planning and preparing.
+        executor: name of the executor that runs.
+        executor_reason: why it: what it and others would take by estimate, where it was not asked for.
         lowering: operations per strategy, of all plans so far.
         fallbacks: operations that could not run as written, by reason, of all plans so far.
         kernels: what preparing runs took of compiled code ("compiled", "loaded" from disk, "hits" in the process...),
@@ -49,6 +51,8 @@ class RunStats(RunCounts):
     chunks: int = 0
     plans: int = 0
     compile_seconds: float = 0.0
+    executor: str = ""
+    executor_reason: str = ""
     lowering: dict[str, int] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)

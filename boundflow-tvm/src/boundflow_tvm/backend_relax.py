@@ -68,7 +68,7 @@ class Function:
         return self.r.relax.Var("sizes", self.r.relax.ShapeType(list(self.sizes.values())))
 
     def write(self, name: str, parameters: Sequence[Any], body: Callable[[], Sequence[Any]]) -> None:
-        """Adds the function ``name`` whose results ``body`` writes, in a region of pure operations that may be fused."""
+        """Adds the function ``name`` whose results ``body`` writes: pure operations, which may be fused."""
         b = self._builder
         with b.function(name, [*parameters, self.size_parameter()]):
             with b.dataflow():

@@ -109,6 +109,13 @@ class KernelCache:
             self._known[digest] = functions
             return functions
 
+    def holds(self, key: str, folder: Path) -> str:
+        """Where the code with this key is: in the "process", in the "folder", or nowhere (""); nothing is read."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        if digest in self._known:
+            return "process"
+        return "folder" if (folder / (digest + SUFFIX)).is_file() else ""
+
     def forget(self) -> None:
         """Lets go of what the process has; loaded functions stay valid for whoever holds them."""
         with self._lock:

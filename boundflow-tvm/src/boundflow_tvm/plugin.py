@@ -12,6 +12,7 @@ from boundflow_tvm.backend import unavailable
 if TYPE_CHECKING:
     import click
 
+    from boundflow_core.planner.cost import Cost
     from boundflow_core.planner.plan import PlanBundle
     from boundflow_core.planner.storage import MemoryTraits
     from boundflow_core.scheduler import Session
@@ -29,6 +30,7 @@ def boundflow_register_executors() -> list[Executor]:
             unavailable=unavailable,
             open=_open,
             traits=_traits,
+            cost=_cost,
             passes=(
                 Pass(
                     "rows",
@@ -86,6 +88,12 @@ def _traits() -> MemoryTraits:
     from boundflow_tvm.session import TRAITS
 
     return TRAITS
+
+
+def _cost(plan: PlanBundle) -> Cost:
+    from boundflow_tvm.costs import plan_cost
+
+    return plan_cost(plan)
 
 
 def _fuse(program: BoundProgram) -> BoundProgram:

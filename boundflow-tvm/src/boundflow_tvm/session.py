@@ -16,6 +16,7 @@ from boundflow_core.executors.reference import NumpyBackend
 from boundflow_core.executors.steps import Call, StepSession
 from boundflow_core.ir.constants import Constant, as_numpy
 from boundflow_core.ir.program import BoundProgram, Op, Value
+from boundflow_core.planner.cost import known_values
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.planner.storage import ALIGNMENT, MemoryTraits
 from boundflow_tvm import blas
@@ -26,7 +27,7 @@ from boundflow_tvm.strategies import WRITES
 from boundflow_tvm.templates import Input, Kernel, Output, Packed, Scratch
 from boundflow_tvm.unit import COPIES, ENTRY, Launch, Unit
 
-__all__ = ["TRAITS", "TvmSession", "open_session"]
+__all__ = ["TRAITS", "TvmSession", "open_session", "unit_of"]
 
 Array = NDArray[Any]
 
@@ -162,6 +163,11 @@ class TvmSession(StepSession):
 class _Backend(NumpyBackend):
     def load(self, constant: Constant, value: Value) -> Any:
         return np.asarray(constant.numpy(), dtype=value.type.dtype.numpy)
+
+
+def unit_of(plan: PlanBundle) -> Unit:
+    """What would be compiled for ``plan``."""
+    return _Runs(plan, known_values(plan.program)).unit
 
 
 _Slot = Value | tuple[Kernel, int, tuple[Value, ...]]

@@ -77,7 +77,7 @@ def _blas_takes(op: Op, known: Sequence[bool]) -> float:
 
 
 def _relax_refuses(op: Op, known: Sequence[bool]) -> str | None:
-    return None if isinstance(op.spec, Primitive) else "Relax runs its decomposition"
+    return None if isinstance(op.spec, Primitive) else "Relax takes primitives"
 
 
 def _relax_takes(op: Op, known: Sequence[bool]) -> float:

@@ -39,6 +39,7 @@ class Outcome:
         lower, upper: [B, S], or [B, n] for the n outputs themselves.
         seconds: of loading, compiling, the first run, and a further run where one was measured.
         kernels: what became of requests for compiled code, of executors that compile.
+        executor_reason: why this executor ran.
     """
 
     method: str
@@ -54,12 +55,14 @@ class Outcome:
     lowering: Mapping[str, int]
     fallbacks: Mapping[str, int]
     kernels: Mapping[str, int] = field(default_factory=dict)
+    executor_reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What ``--json`` holds; bounds that are not finite are the strings "inf", "-inf" and "nan"."""
         return {
             "method": self.method,
             "executor": self.executor,
+            "executor_reason": self.executor_reason,
             "dtype": self.dtype,
             "lower": finite_or_text(self.lower),
             "upper": finite_or_text(self.upper),
@@ -103,7 +106,7 @@ def memory_amount(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option("--eps", callback=radius, metavar="E", help="Radius of the ball: a number, or a fraction such as 8/255.")
 @click.option("--norm", type=click.Choice(list(NORMS)), help="Norm of the ball.  [default: inf]")
 @click.option("--method", metavar="M", help="How to bound.  [default: the tightest quick method installed]")
-@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: the fastest that can run here]")
+@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: auto, the fastest by estimate]")
 @click.option("--lowering", metavar="L", help="The executor's strategy for operations.  [default: the best for each]")
 @click.option("--spec", metavar="C.npy", help="Bound the rows of this matrix times the outputs, not the outputs.")
 @click.option(
@@ -319,6 +322,7 @@ def compute(
         memory_limit=memory_limit,
         rounding=rounding,
         lowering=lowering,
+        calls=2 if twice else 1,
     )
     compiled = perf_counter() - started
     before = run.stats.compile_seconds
@@ -345,4 +349,5 @@ def compute(
         lowering=dict(run.stats.lowering),
         fallbacks=dict(run.stats.fallbacks),
         kernels=dict(run.stats.kernels),
+        executor_reason=run.stats.executor_reason,
     )

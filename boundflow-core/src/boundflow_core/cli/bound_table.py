@@ -84,4 +84,5 @@ def summary(outcome: Outcome) -> list[str]:
     where = f"{regions} region{'' if regions == 1 else 's'}"
     line = f"{outcome.method}, {outcome.dtype}, executor {outcome.executor}, {where}; {times}; {memory}; {tasks}"
     fallbacks = [f"fallback, {count} operations: {reason}" for reason, count in outcome.fallbacks.items()]
-    return [f"{line}; operations: {ops or 'none'}", *fallbacks]
+    why = [f"executor {outcome.executor}: {outcome.executor_reason}"] if outcome.executor_reason else []
+    return [f"{line}; operations: {ops or 'none'}", *why, *fallbacks]

@@ -23,7 +23,7 @@ __all__ = ["command", "describe"]
 @click.option("--method", metavar="M", help="How to bound.  [default: the tightest quick method installed]")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Number of regions of a call.")
 @click.option("--spec-rows", type=click.IntRange(min=1), metavar="S", help="Specification rows of a call, if any.")
-@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: the fastest that can run here]")
+@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: auto, the fastest by estimate]")
 @click.option("--lowering", metavar="L", help="The executor's strategy for operations.  [default: the best for each]")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="To compute in."
@@ -79,9 +79,10 @@ def command(
 
         write_text(plan_page(described, net, chosen, dtype), html_path)
     if json_path is not None:
-        write_json({"network": net, "method": chosen, "dtype": dtype, **described}, json_path)
+        why = {"executor_reason": run.stats.executor_reason}
+        write_json({"network": net, "method": chosen, "dtype": dtype, **why, **described}, json_path)
     if json_path != STDOUT:
-        plan_table.show(described, net, chosen, dtype)
+        plan_table.show(described, net, chosen, dtype, run.stats.executor_reason)
 
 
 def describe(run: CompiledBounds, memory_limit: int | None) -> PlanDescription:

@@ -17,8 +17,8 @@ __all__ = ["operations_text", "show", "sizes_text", "summary"]
 SHOWN_OPS = 4  # kinds of operations that a row names
 
 
-def show(plan: PlanDescription, net: str, method: str, dtype: str) -> None:
-    """Print the plan."""
+def show(plan: PlanDescription, net: str, method: str, dtype: str, why: str) -> None:
+    """Print the plan; ``why`` tells why this executor runs it."""
     from rich.console import Console
 
     console = Console(markup=False, highlight=False)
@@ -30,7 +30,9 @@ def show(plan: PlanDescription, net: str, method: str, dtype: str) -> None:
     console.print()
     console.print(_stages(plan))
     console.print()
-    for line in summary(plan):
+    console.print(_lowering(plan))
+    console.print()
+    for line in (f"executor {plan['executor']}: {why}", *summary(plan)):
         console.print(line, style="dim", soft_wrap=True)
 
 
@@ -64,6 +66,20 @@ def _stages(plan: PlanDescription) -> Table:
         kept = f"{len(stage['keeps'])} values, {size_text(stage['bytes_kept'])}" if stage["cached"] else "nothing"
         changes = " or ".join(stage["depends"]) + " changes" if stage["cached"] else "always"
         table.add_row(stage["name"], str(len(stage["tasks"])), kept, changes)
+    return table
+
+
+def _lowering(plan: PlanDescription) -> Table:
+    """What runs the operations of each task, and why: operations of one kind with one reason share a row."""
+    table = _table(("task", "operation", "number", "lowering", "why"), right=("number",))
+    for task in plan["tasks"]:
+        rows: dict[tuple[str, str], list[str]] = {}
+        for op in task["ops"]:
+            rows.setdefault((op["name"], op["strategy"]), []).append(op["reason"])
+        for place, ((name, strategy), reasons) in enumerate(rows.items()):
+            different = len(set(reasons)) - 1
+            more = f"; and {different} more like it" if different else ""
+            table.add_row("" if place else task["name"], name, str(len(reasons)), strategy, reasons[0] + more)
     return table
 
 

@@ -192,6 +192,8 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "unavailable": ("a function", callable),
         "open": ("a function", callable),
         "traits": ("a function", callable),
+        "startup": ("a function", callable),
+        "cost": ("a function", lambda v: v is None or callable(v)),
         "supports": ("a function", callable),
         "estimate": ("a function", callable),
         "kernel": ("a function, or None", lambda v: v is None or callable(v)),

@@ -162,8 +162,8 @@ def boundflow_register_property_readers() -> Iterable[PropertyReader]:
 def boundflow_register_executors() -> Iterable[Executor]:
     """Executors, which run plans.
 
-    ``executor="auto"`` takes the one of highest ``rank`` among those that can run here. ``unavailable`` says why one
-    cannot (a package is missing, no device), or None::
+    ``executor="auto"`` takes the one that tells the smallest ``cost`` of the plan, or, of those that tell none, the one
+    of highest ``rank``. ``unavailable`` says why one cannot (a package is missing, no device), or None::
 
         def unavailable():
             return None if importlib.util.find_spec("jax") else "jax is not installed: pip install jax"

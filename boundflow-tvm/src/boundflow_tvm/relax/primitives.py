@@ -78,7 +78,9 @@ def _neg(f: Function, op: Op, xs: Sequence[Any]) -> Any:
 def _sign(f: Function, op: Op, xs: Sequence[Any]) -> Any:
     r, (x,), dtype = f.r.op, xs, _dtype(op)
     above, below = (f.emit(compare(x, f.number(0, dtype))) for compare in (r.greater, r.less))
-    return r.where(above, f.number(1, dtype), f.emit(r.where(below, f.number(-1, dtype), x)))
+    rest = f.emit(r.where(below, f.number(-1, dtype), f.number(0, dtype)))
+    found = f.emit(r.where(above, f.number(1, dtype), rest))
+    return r.where(f.emit(r.isnan(x)), x, found) if dtype.is_float else found
 
 
 def _compare(f: Function, op: Op, xs: Sequence[Any]) -> Any:
@@ -141,7 +143,7 @@ def _conv2d_input_grad(f: Function, op: Op, xs: Sequence[Any]) -> Any:
     # place p of the padded input takes from g[p - d * q]: all d * (k - 1) further places on either side
     reach = [d * (k - 1) for d, k in zip(dilation, taps, strict=True)]
     wanted = attrs["input_size"]
-    top, left, bottom, right = attrs["padding"]
+    top, left = attrs["padding"][:2]
     ends = [top + wanted[0], left + wanted[1]]
     more = [max(0, end - have - far) for end, have, far in zip(ends, heights, reach, strict=True)]
     g = f.emit(r.nn.pad(g, [0, 0, 0, 0, reach[0], reach[0] + more[0], reach[1], reach[1] + more[1]]))

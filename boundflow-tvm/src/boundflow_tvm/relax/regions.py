@@ -46,7 +46,7 @@ def regions_of(plan: PlanBundle, known: set[Value]) -> dict[str, Region]:
         IRError: an operation is lowered in another way.
     """
     for entry in (entry for part in plan.lowering.entries.values() for entry in part):
-        if entry.op.outputs[0] not in known and entry.lowering.strategy != NAME:
+        if entry.op.outputs[0] not in known and entry.lowering.strategy not in (NAME, plan.executor):
             raise IRError(f"{entry.op.name} is lowered to {entry.lowering.strategy!r} in a plan for {NAME!r}")
     tasks = plan.graph.topo_sort()
     makers = {value: task.name for task in tasks for op in task.ops for value in op.outputs}

@@ -1,4 +1,4 @@
-"""Runs plans whose operations are all lowered to Relax: a function per task, whose results are copied into the arena."""
+"""Runs plans that are lowered to Relax: a function per task, whose results are copied into the arena."""
 
 from __future__ import annotations
 
