@@ -53,7 +53,9 @@ def test_what_is_written_is_tidy(kind: str, here: Path) -> None:
     assert main(["new-plugin", "my-octagon", "--kind", kind]) == 0
     rules = ["--isolated", "--line-length", "120"]
     for command in (["check", "--select", "B,C4,E,F,I,PIE,RUF,SIM,UP,W"], ["format", "--check"]):
-        done = subprocess.run([ruff, *command, *rules, "my-octagon"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [ruff, *command, *rules, "."], cwd=here / "my-octagon", capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
