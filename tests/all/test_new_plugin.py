@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -24,7 +25,8 @@ if not {"pip", "hatchling"} <= {name for name in ("pip", "hatchling") if importl
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 EXECUTORS = [name for name, module in (("reference", "numpy"), ("torch", "torch")) if importlib.util.find_spec(module)]
-EXECUTORS += ["tvm"] if importlib.util.find_spec("boundflow_tvm") else []
+# The new environment finds executors by what is installed, not by the path of this process.
+EXECUTORS += ["tvm"] if any(d.name == "boundflow-tvm" for d in importlib.metadata.distributions()) else []
 
 
 @pytest.fixture(scope="module")

@@ -333,7 +333,7 @@ def compute(
     seconds = {"load": loaded, "compile": compiled + late, "first_run": perf_counter() - started - late}
     if twice:
         started = perf_counter()
-        bounds = run(region, spec, progress=progress)
+        run(region, spec, progress=progress)
         seconds["run"] = perf_counter() - started
     return Outcome(
         method=method,

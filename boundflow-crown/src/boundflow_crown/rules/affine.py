@@ -21,7 +21,7 @@ def linear(ctx: BackwardContext, rows: Value) -> Step:
         return Step({0: below})
     # A product with a vector: one pass over the rows, where a sum over products takes three.
     bias = b.matmul(lines, b.reshape(ctx.constant(2), (rows.shape[-1], 1)))
-    return Step({0: below}, b.reshape(bias, rows.shape[:-1]))
+    return Step({0: below}, ctx.rows.sum(b.reshape(bias, rows.shape[:-1])))
 
 
 def _channel_bias(ctx: BackwardContext, rows: Value) -> Value | None:
