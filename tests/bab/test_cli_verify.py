@@ -201,5 +201,5 @@ def test_interrupted_it_tells_what_is_known(hard):
     process = start(hard, "--timeout", "50")
     time.sleep(8)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and out.startswith("unknown (interrupted)") and "Traceback" not in err
