@@ -9,7 +9,6 @@ import pytest
 from crown_networks import residual, small_mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, Case
 
 import boundflow_core as bf
 from boundflow_core.errors import OptionError, UnknownNameError
@@ -21,6 +20,7 @@ from boundflow_core.planner.cost import known_values
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.plugins import registry
 from boundflow_core.scheduler import RunCounts, Schedule
+from boundflow_core.testing.primitives import CASES, Case
 from boundflow_tvm.backend_relax import fused_functions
 from boundflow_tvm.relax.regions import regions_of, write_region
 
