@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import boundflow_core as bf
 from boundflow_bab.clock import Clock
 from boundflow_bab.problem import Rows
+from boundflow_core.compiled import choose_executor
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.plugins import registry
 
@@ -55,10 +56,12 @@ class Bounder:
         self._latest: tuple[Array, Array, Inside] | None = None
         # What is looked for is whether rows are positive, so that upper bounds are of no use.
         options: dict[str, Any] = {"side": "lower"} if method != "ibp" else {}
+        # By rank, not by an estimate for one box: searches bound many at once.
+        name = exact_executor(executor) if exact else executor
         self._run = bf.compile(
             graph,
             method=method,
-            executor=exact_executor(executor) if exact else executor,
+            executor=choose_executor(registry(), name, differentiable=False, outward=exact).name,
             dtype="float64" if exact else "float32",
             rounding="outward" if exact else "nearest",
             cache=False,
