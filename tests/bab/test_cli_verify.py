@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import onnx
@@ -187,7 +188,9 @@ def hard(tmp_path):
 def start(folder, *options):
     files = [str(folder / "hard.onnx"), str(folder / "hard.vnnlib")]
     command = [sys.executable, "-m", "boundflow_core", "verify", *files, "--executor", "reference", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Tests that run in the background of a shell ignore interrupts, and what they start would, too.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
 def test_time_is_kept(hard):
