@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
+from boundflow_core.planner.cost import known_values
 from boundflow_core.planner.layout import analyse_layout
 from boundflow_core.planner.partition import dependencies, lasting, order_by_dependencies, partition, single_task
 from boundflow_core.planner.plan import KernelKey, Lowering, LoweringTable, PlanBundle, TaskOp
@@ -60,7 +61,7 @@ def make_plan(
     lowered, fallbacks = _written_out(program, executor, asked)
     program = order_by_dependencies(run_passes(lowered, passes, "primitives"), varying)
     graph = (single_task(program) if one_task else partition(program)).validate()
-    table = _lowering_table(graph, executor.name, strategies, _beforehand(program), fallbacks, lowering)
+    table = _lowering_table(graph, executor.name, strategies, known_values(program), fallbacks, lowering)
     storage = plan_storage(
         program,
         _beforehand(program),
@@ -120,7 +121,7 @@ def _written_out(
     """``program`` with composites that nothing runs as a whole in primitives, and how many there are, by reason."""
     counts: Counter[str] = Counter()
     while True:
-        known = _beforehand(program)
+        known = known_values(program)
         refused: dict[Op, str] = {}
         for op in program.ops:
             if isinstance(op.spec, Composite) and op.name not in executor.fused:
@@ -150,7 +151,7 @@ def _lowering_table(
     graph: TaskGraph,
     executor: str,
     strategies: Sequence[LoweringStrategy],
-    beforehand: frozenset[Value],
+    beforehand: Set[Value],
     fallbacks: Mapping[str, int],
     asked: str | None,
 ) -> LoweringTable:
