@@ -113,6 +113,11 @@ def _matmul(reading: Reading, op: Op) -> bool:
         return True
     if not isinstance(state, MapState) or state.axes != "n" or op.attrs["transpose_b"] or op.inputs[0].rank != 2:
         return False
+    if _is_vector(reading, weight):
+        number = state.chain.operand(Operand(weight, "constant"), state.number)
+        state.chain.steps.append(VectorBias(state.number, number))
+        reading.states[op.outputs[0]] = Sum(((state.chain, op.outputs[0]),))
+        return True
     columns = op.outputs[0].shape[1]
     if not isinstance(columns, int):
         return False
@@ -121,6 +126,12 @@ def _matmul(reading: Reading, op: Op) -> bool:
     made = state.chain.made(Linear(state.number, number, onto), onto)
     reading.states[op.outputs[0]] = MapState(state.chain, made, "n")
     return True
+
+
+def _is_vector(reading: Reading, column: Value) -> bool:
+    """Whether ``column`` [n, 1] is a vector made a matrix: a product with it is a sum per row, no map of one element."""
+    op = reading.makers.get(column)
+    return column.shape[1] == 1 and op is not None and op.name == "reshape" and op.inputs[0].rank == 1
 
 
 def _repeated(reading: Reading, column: Value, window: Shape) -> Value | None:
