@@ -10,6 +10,7 @@ from boundflow_core.ir.types import Attrs, DType
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.plugins import registry
 from boundflow_core.scheduler import RunCounts, Schedule
+from boundflow_tvm.kernels import template_of
 
 
 def program_of(composite, operands, constants, attrs, dtype):
@@ -43,6 +44,8 @@ def check(composite, operands, constants, attrs, dtype, arrays, magnitudes=None)
             compared; without, the largest result counts.
     """
     program = program_of(composite, operands, constants, attrs, dtype)
+    (op,) = program.ops
+    assert template_of(op, [name in constants for name in operands]) is not None
     results, names = compiled(program, arrays)
     assert names == [composite.name]
     expected = evaluate(program, arrays)

@@ -1,4 +1,6 @@
-"""Interval products and convolutions, compiled, against their decompositions: tails of tiles, one row, infinities."""
+"""Products and convolutions of bounds, and convolutions of images, compiled, against their definitions in NumPy: tails
+of tiles, one row, infinities.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from template_runs import check
 
+from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.types import DType, SymDim
 from boundflow_interval.composites import INTERVAL_CONV2D, INTERVAL_MATMUL
 
@@ -42,19 +45,34 @@ def test_matmul(inputs, columns, batch, dtype, transpose, bias, seed):
     check_affine(INTERVAL_MATMUL, rng, ((inputs,), weight, columns), attrs, dtype, batch, bias)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_conv2d(data):
-    channels, outputs = (data.draw(st.sampled_from([1, 2, 3, 5, 8, 16, 17])) for _ in range(2))
-    kernel, stride, dilation = ((data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))) for _ in range(3))
-    padding = tuple(data.draw(st.integers(0, 2)) for _ in range(4))
+@st.composite
+def convolutions(draw):
+    """Channels, outputs, the extent of images, the kernel's, and attributes."""
+    channels, outputs = (draw(st.sampled_from([1, 2, 3, 5, 8, 16, 17])) for _ in range(2))
+    kernel, stride, dilation = ((draw(st.integers(1, 3)), draw(st.integers(1, 3))) for _ in range(3))
+    padding = tuple(draw(st.integers(0, 2)) for _ in range(4))
     least = [(kernel[a] - 1) * dilation[a] + 1 for a in (0, 1)]
-    extent = tuple(max(1, least[a] - padding[a] - padding[a + 2]) + data.draw(st.integers(0, 17)) for a in (0, 1))
-    attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
+    extent = tuple(max(1, least[a] - padding[a] - padding[a + 2]) + draw(st.integers(0, 17)) for a in (0, 1))
+    return channels, outputs, extent, kernel, {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
+
+
+@settings(max_examples=25, deadline=None)
+@given(convolutions(), st.sampled_from([1, 2, 3]), DTYPES, st.booleans(), st.integers(0, 99))
+def test_interval_conv2d(layer, batch, dtype, bias, seed):
+    channels, outputs, extent, kernel, attrs = layer
     shapes = ((channels, *extent), (outputs, channels, *kernel), outputs)
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    batch = data.draw(st.sampled_from([1, 2, 3]))
-    check_affine(INTERVAL_CONV2D, rng, shapes, attrs, data.draw(DTYPES), batch, data.draw(st.booleans()))
+    check_affine(INTERVAL_CONV2D, np.random.default_rng(seed), shapes, attrs, dtype, batch, bias)
+
+
+@settings(max_examples=25, deadline=None)
+@given(convolutions(), st.sampled_from([1, 2, 17]), DTYPES, st.integers(0, 99))
+def test_conv2d(layer, batch, dtype, seed):
+    channels, outputs, extent, kernel, attrs = layer
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((batch, channels, *extent)).astype(dtype.numpy)
+    weight = rng.standard_normal((outputs, channels, *kernel))
+    operands = {"x": ((B, channels, *extent), None), "weight": (weight.shape, None)}
+    check(PRIMITIVES["conv2d"], operands, {"weight": weight}, attrs, dtype, {"x": x}, {"x": np.abs(x)})
 
 
 SPECIAL = st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 3e38, -0.0]), min_size=1, max_size=3)

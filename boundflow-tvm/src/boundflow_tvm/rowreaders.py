@@ -129,7 +129,7 @@ def _matmul(reading: Reading, op: Op) -> bool:
 
 
 def _is_vector(reading: Reading, column: Value) -> bool:
-    """Whether ``column`` [n, 1] is a vector made a matrix: a product with it is a sum per row, no map of one element."""
+    """Whether ``column`` [n, 1] is a vector made a matrix: a product with it is a sum per row, not a map."""
     op = reading.makers.get(column)
     return column.shape[1] == 1 and op is not None and op.name == "reshape" and op.inputs[0].rank == 1
 
