@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import onnx
 import pytest
-from networks import random_layers
+from networks import least_margin, random_layers
 from onnx import TensorProto, helper, numpy_helper
 
 from boundflow_core.cli.main import main
+from boundflow_core.plugins import registry
 
 
 def write_net(path, layers, op="Relu"):
@@ -93,6 +95,22 @@ def test_float32_bounds_taken_at_their_word_are_named(capsys, tent):
     assert out.splitlines()[0] == "verified (float32 bounds trusted, not confirmed)"
 
 
+def test_a_search_splits_what_it_is_told_to(capsys, tent, monkeypatch):
+    asked = []
+    heuristic = registry().branching_heuristic("intercept")
+    counting = replace(heuristic, score=lambda view: asked.append(view) or heuristic.score(view))
+    monkeypatch.setattr(type(registry()), "branching_heuristic", lambda self, name: {"intercept": counting}[name])
+    layers = random_layers(np.random.default_rng(3), 2, (4, 4), 1)
+    least = least_margin(layers, np.full(2, -1.0), np.ones(2), np.ones((1, 1)), np.zeros(1))
+    write_net(tent / "net.onnx", layers)
+    write_prop(tent / "tight.vnnlib", [-1.0] * 2, [1.0] * 2, f"(<= Y_0 {least - 0.01})")
+    for split, splits_neurons in (("activation", True), ("input", False)):
+        asked.clear()
+        options = ["--branching", "intercept", "--split", split]
+        code, out, _ = run(capsys, tent / "net.onnx", tent / "tight.vnnlib", *options)
+        assert code == 0 and out.splitlines()[0] == "verified" and bool(asked) == splits_neurons
+
+
 def test_a_whole_benchmark(capsys, tent):
     lines = ["path_to_onnx,path_to_vnnlib,timeout_s,expected", "tent.onnx,holds.vnnlib,30,unsat"]
     (tent / "instances.csv").write_text("\n".join([*lines, "tent.onnx,fails.vnnlib,30,unsat", "no.onnx,x.vnnlib,5,"]))
@@ -112,6 +130,8 @@ def test_a_whole_benchmark(capsys, tent):
         (["tent.onnx", "no.vnnlib"], "no such file"),
         (["tent.onnx", "holds.vnnlib", "--timeout", "0"], "not in the range"),
         (["tent.onnx", "holds.vnnlib", "--executor", "abacus"], "abacus"),
+        (["tent.onnx", "holds.vnnlib", "--branching", "coin"], "coin"),
+        (["tent.onnx", "holds.vnnlib", "--split", "hairs"], "hairs"),
         (["tent.onnx", "other.vnnlib"], "2 inputs"),
         (["tent.onnx", "--batch", "x.csv"], "--batch"),
         (["cosh.onnx", "holds.vnnlib"], "Cosh"),

@@ -13,7 +13,7 @@ from boundflow_bab.clock import Clock, OutOfTime
 from boundflow_bab.results import results_text
 from boundflow_bab.show import Line, show_report
 from boundflow_bab.verdict import Report, Verdict
-from boundflow_bab.verify import Options, Story, verify
+from boundflow_bab.verify import SPLITS, Options, Story, verify
 from boundflow_core.cli.files import check_output, write_json, write_text
 from boundflow_core.errors import BoundFlowError
 from boundflow_core.plugins import registry
@@ -30,6 +30,20 @@ __all__ = ["command", "decide"]
 @click.option(
     "--trust-float32", is_flag=True, help="Take bounds computed in float32 at their word; the verdict says so."
 )
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    default="auto",
+    show_default=True,
+    help="What a search splits: input boxes, activations, or what suits the network.",
+)
+@click.option(
+    "--branching",
+    metavar="H",
+    default="babsr",
+    show_default=True,
+    help="The heuristic that says which neuron is split; boundflow plugins lists them.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the attack's random starts.")
 @click.option("--json", "json_path", metavar="OUT|-", help="Write the result as JSON to a file, or to stdout for -.")
 @click.option("--batch", metavar="CSV", help="Run the lines NET,PROP,TIMEOUT of a file, in one process.")
@@ -41,6 +55,8 @@ def command(
     results_file: str | None,
     executor: str,
     trust_float32: bool,
+    split: str,
+    branching: str,
     seed: int,
     json_path: str | None,
     batch: str | None,
@@ -57,7 +73,10 @@ def command(
       boundflow verify net.onnx property.vnnlib --timeout 60
       boundflow verify --batch instances.csv --json table.json
     """
-    options = Options(timeout=timeout, executor=executor, trust_float32=trust_float32, seed=seed)
+    options = Options(
+        timeout=timeout, executor=executor, trust_float32=trust_float32, split=split, branching=branching, seed=seed
+    )
+    registry().branching_heuristic(branching)
     if executor != "auto":
         registry().executor(executor)
     for path in (json_path, results_file):

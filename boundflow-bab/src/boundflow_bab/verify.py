@@ -29,7 +29,7 @@ from boundflow_core.property import Property
 from boundflow_core.runner import RunStats
 from boundflow_crown import BetaCrown
 
-__all__ = ["Options", "verify"]
+__all__ = ["SPLITS", "Options", "Story", "verify"]
 
 Array = NDArray[Any]
 
