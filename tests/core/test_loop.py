@@ -50,8 +50,9 @@ def counting() -> BoundProgram:
 def test_what_varies_comes_after_what_stays_however_many_inputs_that_needs() -> None:
     b = Builder()
     x, y, s = (b.input(name, (B, 4), group=name) for name in ("x", "y", "s"))
-    alone = b.reduce_sum(b.exp(s) * b.tanh(s), (1,), keepdims=True)
-    program = b.finish({"out": b.exp(b.tanh(x + y)) + alone, "next": s + alone})
+    # Operations that are rounded correctly: NumPy's exp may depend on where an array lies.
+    alone = b.reduce_sum(b.abs(s) * b.sqrt(b.abs(s)), (1,), keepdims=True)
+    program = b.finish({"out": b.sqrt(b.abs(x + y)) + alone, "next": s + alone})
     check_loop_against_calls(program, "reference", {"B": 2}, ("s",), [1], 0)
     check_loop_against_calls(program, "reference", {"B": 2}, ("s",), [2], 1)
 
