@@ -42,6 +42,7 @@ class Builder:
         self._arrays: dict[Any, Constant] = {}
         self._origin = ""
         self._count = 0
+        self._forgotten = False
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +146,8 @@ class Builder:
                 raise IRError(f"{spec.name}: %{value.name} belongs to another program")
         key = (spec.name, values, attrs)
         if key not in self._known:
+            if self._forgotten:
+                raise IRError(f"{spec.name}: the program {self.name} is finished, and nothing more can be written")
             if kinds is None:
                 kinds = self._inferred(spec, values, attrs)
             outputs = tuple(self._value(kind) for kind in kinds)
@@ -174,6 +177,15 @@ class Builder:
         used = {value for op in ops for value in op.inputs} | set(outputs.values())
         constants = {value: constant for value, constant in self._constants.items() if value in used}
         return BoundProgram(self.name, tuple(self._inputs), constants, ops, dict(outputs), dict(self._groups))
+
+    def forget(self) -> None:
+        """Lets go of everything that was written; nothing can be written from here on.
+
+        Values refer to their builder, and it to them: what is never forgotten waits for the collector of cycles.
+        """
+        self._inputs, self._ops, self._constants, self._known = [], [], {}, {}
+        self._derived, self._arrays = [], {}
+        self._forgotten = True
 
     # -- elementwise ----------------------------------------------------------------------------------------------
 
@@ -371,4 +383,6 @@ def infer_types(
         return (spec.infer(types, attrs),)
     scratch = Builder(dtype, spec.name)
     operands = [scratch.input(f"x{i}", kind.shape, kind.dtype) for i, kind in enumerate(types)]
-    return tuple(value.type for value in spec.decompose(scratch, operands, attrs))
+    kinds = tuple(value.type for value in spec.decompose(scratch, operands, attrs))
+    scratch.forget()
+    return kinds

@@ -51,6 +51,17 @@ class Rewriter(Builder):
                 self._settled.update(dict.fromkeys(outputs, frozen))
         return outputs
 
+    def finish(self, outputs: Mapping[str, Value]) -> BoundProgram:
+        """The program with these results; the rewriter forgets everything, as programs are rewritten many times."""
+        program = super().finish(outputs)
+        self.forget()
+        return program
+
+    def forget(self) -> None:
+        super().forget()
+        self._producers, self._settled, self.arranged, self.tags = {}, {}, {}, {}
+        self.refused = set()
+
     def producer(self, value: Value) -> Op | None:
         """The operation that defines ``value``; None for inputs and constants."""
         return self._producers.get(value)

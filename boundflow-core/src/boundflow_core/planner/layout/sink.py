@@ -147,7 +147,8 @@ def _sunk(
     for name, value in program.outputs.items():
         w.tag = parts[value]
         outputs[name] = written(w, forms[value])
-    return w.finish(outputs), w.tags
+    tags = w.tags
+    return w.finish(outputs), tags
 
 
 def _copied(w: Rewriter, op: Op, forms: Mapping[Value, Form], parts: Mapping[Value, int]) -> Sequence[Value]:
