@@ -14,7 +14,7 @@ from boundflow_core.planner.layout import analyse_layout
 from boundflow_core.planner.partition import dependencies, lasting, order_by_dependencies, partition, single_task
 from boundflow_core.planner.plan import KernelKey, Lowering, LoweringTable, PlanBundle, TaskOp
 from boundflow_core.planner.rewrite import decompose
-from boundflow_core.planner.storage import MemoryTraits, Operand, Sizes, nbytes, plan_storage
+from boundflow_core.planner.storage import MemoryTraits, Operand, Sizes, nbytes, no_workspace, plan_storage
 from boundflow_core.planner.taskgraph import TaskGraph
 
 __all__ = ["bind_plan", "make_plan", "run_passes"]
@@ -106,7 +106,9 @@ def _with_brought(traits: MemoryTraits, lowering: LoweringTable) -> MemoryTraits
         return traits.workspace(op, sizes, operands)
 
     composites = {op.name for op in brought if isinstance(op.spec, Composite)}
-    return replace(traits, into=traits.into | composites, workspace=workspace)
+    everything = traits.working is None and traits.workspace is not no_workspace
+    working = None if everything else (traits.working or frozenset()) | {op.name for op in brought}
+    return replace(traits, into=traits.into | composites, workspace=workspace, working=working)
 
 
 def _beforehand(program: BoundProgram) -> frozenset[Value]:

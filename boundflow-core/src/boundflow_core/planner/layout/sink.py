@@ -134,15 +134,16 @@ def _sunk(
     w.moves_reshapes = reshapes
     forms: dict[Value, Form] = {old: whole(new) for old, new in values.items()}
     for op in program.ops:
-        with w.origin(op.origin):
-            home = next((v for v in op.inputs if not w.is_weight(forms[v].base)), None) if _ends_here(op) else None
-            w.tag = parts[home or op.outputs[0]]
-            rule = carry_rule(op) if w.tag in enabled else None
-            form = rule(w, op, [forms[value] for value in op.inputs]) if rule is not None else None
-            if form is not None:
-                forms[op.outputs[0]] = form
-            else:
-                forms.update(zip(op.outputs, map(whole, _copied(w, op, forms, parts)), strict=True))
+        w.mark(op.origin)
+        home = next((v for v in op.inputs if not w.is_weight(forms[v].base)), None) if _ends_here(op) else None
+        w.tag = parts[home or op.outputs[0]]
+        rule = carry_rule(op) if w.tag in enabled else None
+        form = rule(w, op, [forms[value] for value in op.inputs]) if rule is not None else None
+        if form is not None:
+            forms[op.outputs[0]] = form
+        else:
+            forms.update(zip(op.outputs, map(whole, _copied(w, op, forms, parts)), strict=True))
+    w.mark("")
     outputs = {}
     for name, value in program.outputs.items():
         w.tag = parts[value]
