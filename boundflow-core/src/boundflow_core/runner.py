@@ -135,7 +135,7 @@ class ProgramRunner:
         program, self._written = self.write(), None
         started = time.perf_counter()
         plan = make_plan(
-            outward_program(program) if planning.outward else program,
+            program,
             planning.executor,
             planning.passes,
             differentiable=planning.differentiable,
@@ -143,6 +143,7 @@ class ProgramRunner:
             one_task=planning.one_task,
             varying=self._varying,
             lowering=planning.lowering,
+            analysis=outward_program if planning.outward else None,
         )
         for table, counts in ((stats.lowering, plan.lowering.counts), (stats.fallbacks, plan.lowering.fallbacks)):
             for name, count in counts.items():
