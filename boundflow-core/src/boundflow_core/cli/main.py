@@ -20,8 +20,8 @@ from boundflow_core.plugins import registry
 
 __all__ = ["boundflow", "main"]
 
-# Programs and plans are many small objects that live on, and hardly any refer to each other in cycles: with Python's own
-# thresholds a third of the time of a short command went into looking for such cycles again and again.
+# Programs and plans are many small objects that live on, and hardly any refer to each other in cycles: with Python's
+# own thresholds a third of the time of a short command went into looking for such cycles again and again.
 COLLECTED_AFTER = (10_000, 10, 10)
 
 ANSWERED, BUG, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141

@@ -48,7 +48,7 @@ def _given_shape(attrs: Attrs) -> Shape:
 
 def _same_dtype(types: Types) -> DType:
     first = types[0].dtype
-    if any([kind.dtype is not first for kind in types]):
+    if any(kind.dtype is not first for kind in types):
         dtypes = {str(kind.dtype) for kind in types}
         raise IRError(f"operands have different element types: {', '.join(sorted(dtypes))}")
     return first

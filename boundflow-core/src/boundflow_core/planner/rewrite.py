@@ -7,7 +7,7 @@ from typing import Any
 
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import Constant
-from boundflow_core.ir.program import BoundProgram, Composite, Op, Primitive, Value
+from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.ir.types import DType
 
 __all__ = ["OpRewrite", "Rewriter", "begin", "decompose", "inline", "rewrite"]

@@ -53,7 +53,9 @@ def view_of(op: Op, views: Mapping[Value, Strided], *, strided: bool) -> Strided
 def _is_row_major(shape: Shape, strides: tuple[Dim, ...]) -> bool:
     """Whether the elements lie in order; an axis of size 1 may have any stride."""
     expected = row_major(shape)
-    return strides == expected or all(dim == 1 or have == want for dim, have, want in zip(shape, strides, expected, strict=True))
+    return strides == expected or all(
+        dim == 1 or have == want for dim, have, want in zip(shape, strides, expected, strict=True)
+    )
 
 
 def is_row_major(value: Value, view: Strided) -> bool:
