@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from networks import least_margin, network, random_layers
 
 from boundflow_bab import Options, Verdict, bounds, cells, verify
-from boundflow_bab.bounds import Bounder
+from boundflow_bab.bounds import Bounder, suited_executor
 from boundflow_bab.clock import Clock
 from boundflow_bab.problem import Rows
 from boundflow_bab.verify import Story
@@ -218,3 +218,25 @@ def test_what_is_confirmed_runs_on_an_executor_that_states_how_exactly_it_comput
     quick = replace(plain["reference"], name="quick", exact=False)
     monkeypatch.setattr(bounds, "registry", lambda: replace(registry(), executors={**plain, "quick": quick}))
     assert [bounds.exact_executor(name) for name in ("reference", "quick", "auto")] == ["reference", "auto", "auto"]
+
+
+def test_one_set_of_programs_bounds_any_number_of_boxes_of_a_small_network():
+    graph = network(random_layers(np.random.default_rng(0), 2, (5, 5), 2))
+    bounder = Bounder(graph, "crown", "reference", Clock(None))
+    rows = Rows(np.eye(2), np.array([0.5, -0.25]), np.arange(2))
+    lower = np.random.default_rng(1).uniform(-1, 1, (5, 2))
+    alone = np.concatenate([bounder(lower[one : one + 1], lower[one : one + 1] + 0.5, rows) for one in range(5)])
+    plans = bounder._run.stats.plans
+    together = bounder(lower, lower + 0.5, rows)
+    assert bounder._run.stats.plans == plans
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    known = bounder.inside(lower[:1], lower[:1] + 0.5, rows)
+    assert all(low.shape[0] == high.shape[0] == 1 for low, high in known.values()) and len(known) == 2
+
+
+def test_small_networks_run_on_what_starts_at_once(monkeypatch):
+    graph = network(random_layers(np.random.default_rng(0), 2, (5, 5), 2))
+    assert suited_executor(graph, "auto") == "reference"
+    assert suited_executor(graph, "torch") == "torch"
+    monkeypatch.setattr(bounds, "FIRST_PARAMETERS", graph.parameter_count())
+    assert suited_executor(graph, "auto") == "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -329,3 +330,17 @@ def test_shown_numbers_are_short() -> None:
     assert bound_table.rounded_up(2.0) == "2"
     assert bound_table.rounded_down(float("-inf")) == "-inf"
     assert bound_table.size_text(1000) == "1000 B" and bound_table.size_text(1 << 31) == "2.0 GiB"
+
+
+def test_the_collector_of_cycles_is_set_up_for_the_program_alone() -> None:
+    before = gc.get_threshold()
+    assert main(["plugins"]) == 0 and gc.get_threshold() == before
+    code = "import gc, sys; sys.argv[1:] = ['plugins']; main(); print(gc.get_threshold() == COLLECTED_AFTER)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from boundflow_core.cli.main import COLLECTED_AFTER, main; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines()[-1] == "True"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from boundflow_core.compiled import CompiledBounds, CompileOptions, choose_executor
-from boundflow_core.errors import InputError, OptionError, UnknownNameError, UnsupportedOpError
+from boundflow_core.errors import InputError, LoadError, OptionError, UnknownNameError, UnsupportedOpError
 from boundflow_core.executors import reference
 from boundflow_core.extension import Domain, Executor, Method
 from boundflow_core.ir.primal_builder import PrimalBuilder
@@ -98,3 +98,19 @@ def test_choice_of_executor():
         choose_executor(REGISTRY, "auto", differentiable=True)
     with pytest.raises(UnknownNameError, match="nonsense"):
         choose_executor(REGISTRY, "nonsense", differentiable=False)
+
+
+def test_what_calls_will_be_like_is_waited_for_if_nothing_tells():
+    run = compiled()
+    assert run.stats.plans == 0
+    assert run.plan.sizes == {"B": 1} and run.stats.plans == 1  # asked for
+    told = [compiled(batch=2), compiled(spec_rows=1)]
+    assert [one.stats.plans for one in told] == [1, 1]
+    run = compiled()
+    run(Box([1, 2], [3, 4]), LinearSpec([[1, 1]]))
+    assert run.stats.plans == 1 and "C" in {value.name for value in run.plan.program.inputs}
+
+
+def test_a_rule_that_fails_does_so_when_bounds_are_compiled():
+    with pytest.raises(LoadError):
+        compiled(factor=object())

@@ -15,7 +15,10 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import frozen
 from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.primitives import PRIMITIVES
-from boundflow_core.ir.types import Attrs, DType
+from boundflow_core.ir.types import Attrs, DType, SymDim
+from boundflow_core.planner.layout import layout_ops
+from boundflow_core.planner.pipeline import make_plan
+from boundflow_core.plugins import registry
 from boundflow_core.rounding import RULES, outward_program
 from boundflow_core.rounding.support import Near
 from boundflow_core.testing.primitives import CASES
@@ -168,3 +171,28 @@ def test_rows_chosen_by_rounded_numbers_are_refused():
     doubtful = b.compare(b.mul(b.div(x, 3.0), 3.0), x, "lt")
     with pytest.raises(IRError, match="doubt"):
         outward_program(b.finish({"y": b.cast(doubtful, DType.INT64)}))
+
+
+def test_a_plan_analyses_the_program_that_passes_have_arranged():
+    b = Builder(DType.FLOAT64)
+    x = b.input("x", (SymDim.of("B"), 6))
+    image = b.permute(b.reshape(b.div(x, 3.0), (SymDim.of("B"), 2, 3)), (0, 2, 1))
+    y = b.reshape(b.permute(b.mul(image, image), (0, 2, 1)), (SymDim.of("B"), 6))
+    program = b.finish({"lower": y, "upper": y})
+    executor = registry().executor("reference")
+    seen = []
+
+    def analysis(arranged):
+        seen.append(arranged)
+        return outward_program(arranged)
+
+    passes = tuple(registry().passes.values())
+    plan = make_plan(program, executor, passes, analysis=analysis)
+    assert not layout_ops(seen[0]) and not layout_ops(plan.program)  # the permutations cancel, and have no errors
+    point = {"x": np.random.default_rng(0).normal(size=(4, 6))}
+    plain, found = evaluate(program, point), evaluate(plan.program, point)
+    exact = (point["x"].astype(WIDE) / 3) ** 2
+    assert (found["lower"] < exact).all() and (exact < found["upper"]).all()
+    np.testing.assert_allclose(found["lower"], plain["lower"], rtol=1e-14)
+    nominal = make_plan(program, executor, passes)
+    assert len(plan.program.ops) > len(nominal.program.ops) and nominal.lowering.fallbacks == plan.lowering.fallbacks

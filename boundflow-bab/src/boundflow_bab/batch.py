@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,7 @@ def decided(
             report = decide(instance.net, instance.prop, replace(options, timeout=limit), shown=shown)
         except BoundFlowError as error:
             report = Report(Verdict.UNKNOWN, str(error))
+        gc.collect()  # what the instance has left behind, which may be large
         yield _row(instance, report)
         if report.reason == "interrupted":
             return

@@ -14,8 +14,9 @@ from boundflow_bab.problem import Rows
 from boundflow_core.compiled import choose_executor
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.plugins import registry
+from boundflow_core.selection import candidates
 
-__all__ = ["Bounder", "batch_size", "exact_executor"]
+__all__ = ["Bounder", "batch_size", "exact_executor", "suited_executor"]
 
 Array = NDArray[Any]
 
@@ -27,12 +28,32 @@ RUN_SECONDS = 0.4
 LARGEST_BATCH = 4096
 # Of a network of so many parameters, one box is bounded at first; of smaller ones, as many as come to the same work.
 FIRST_PARAMETERS = 1 << 20
+# Networks of which so many come to that work are small: to prepare a program takes longer than to run it. So one box is
+# bounded as two, as a batch of one would be run by programs of its own.
+NEVER_ALONE = 64
 
 
 def exact_executor(name: str) -> str:
     """Who computes what must hold in exact arithmetic: the executor ``name``, or the best one that states how exactly
     it computes."""
     return name if name == "auto" or registry().executor(name).exact else "auto"
+
+
+def suited_executor(graph: PrimalGraph, name: str) -> str:
+    """The executor ``name``; for "auto" and a small network the simplest of those that start at once.
+
+    To import torch takes longer than many searches, and operations on small arrays are no faster there: on ACAS Xu even
+    thousands of boxes take as long with NumPy.
+    """
+    if name != "auto" or _first_batch(graph) < NEVER_ALONE:
+        return name
+    found = candidates(registry(), name, differentiable=False, outward=True).executors
+    return min(found, key=lambda executor: (executor.startup(), executor.rank)).name
+
+
+def _first_batch(graph: PrimalGraph) -> int:
+    """How many boxes are bounded at first."""
+    return min(max(FIRST_PARAMETERS // max(graph.parameter_count(), 1), 1), 256)
 
 
 def batch_size(count: int) -> int:
@@ -52,7 +73,8 @@ class Bounder:
 
     def __init__(self, graph: PrimalGraph, method: str, executor: str, clock: Clock, *, exact: bool = False) -> None:
         self.method, self.exact, self.boxes, self._clock = method, exact, 0, clock
-        self.batch = min(max(FIRST_PARAMETERS // max(graph.parameter_count(), 1), 1), 256)
+        self.batch = _first_batch(graph)
+        self._least = 2 if self.batch >= NEVER_ALONE else 1
         self._latest: tuple[Array, Array, Inside] | None = None
         # What is looked for is whether rows are positive, so that upper bounds are of no use.
         options: dict[str, Any] = {"side": "lower"} if method != "ibp" else {}
@@ -106,13 +128,16 @@ class Bounder:
         }
 
     def _batch(self, lower: Array, upper: Array, rows: Rows) -> Array:
-        count, size = len(lower), batch_size(len(lower))
+        count, size = len(lower), max(batch_size(len(lower)), self._least)
         more = np.minimum(np.arange(size), count - 1)
         started = time.perf_counter()
         known = self._known(lower, upper) if count == 1 else {}
-        bounds = self._run(bf.Box(lower[more], upper[more]), rows.spec, intermediate=known)
+        # Rows for each box, though they are the same: those of a single one are such, and programs for both are more.
+        spec = bf.LinearSpec(*(np.broadcast_to(part, (size, *part.shape)) for part in (rows.C, rows.offset)))
+        taken = {name: (low.repeat(size, 0), high.repeat(size, 0)) for name, (low, high) in known.items()}
+        bounds = self._run(bf.Box(lower[more], upper[more]), spec, intermediate=taken)
         if count == 1:
-            inside = {name: (np.asarray(low), np.asarray(high)) for name, (low, high) in bounds.intermediate.items()}
+            inside = {n: (np.asarray(low)[:1], np.asarray(high)[:1]) for n, (low, high) in bounds.intermediate.items()}
             self._latest = (lower, upper, {**known, **inside})
         self._learn(size, time.perf_counter() - started)
         self.boxes += count

@@ -26,7 +26,7 @@ __all__ = ["command", "decide"]
 @click.argument("prop", required=False)
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds.  [default: none]")
 @click.option("--results-file", metavar="F", help="Write sat, unsat, unknown or timeout, and the counterexample.")
-@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: the fastest that can run here]")
+@click.option("--executor", metavar="E", default="auto", help="What runs it.  [default: what suits the network]")
 @click.option(
     "--trust-float32", is_flag=True, help="Take bounds computed in float32 at their word; the verdict says so."
 )

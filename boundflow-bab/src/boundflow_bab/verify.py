@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from boundflow_bab.activation_split import EFFORT, ActivationSearch, Effort
 from boundflow_bab.attack import Attack, Margins
-from boundflow_bab.bounds import Bounder, exact_executor
+from boundflow_bab.bounds import Bounder, exact_executor, suited_executor
 from boundflow_bab.cells import CellSearch
 from boundflow_bab.clock import Clock, OutOfTime
 from boundflow_bab.input_split import MOST_INPUTS, Search
@@ -48,7 +48,7 @@ class Options:
 
     Attributes:
         timeout: seconds; None: no limit.
-        executor: who runs the programs; "auto": the fastest that can run here.
+        executor: who runs the programs; "auto": what suits the network, of those that can run here.
         trust_float32: take float32 bounds at their word instead of confirming them in exact arithmetic.
         methods: of bounding, from quick to tight.
         search_method: of bounding while boxes are split.
@@ -137,6 +137,7 @@ def verify(
         UnsupportedOpError: a method has no rule for an operator of the network.
     """
     story = story or Story(Clock(options.timeout), options)
+    story.options = replace(story.options, executor=suited_executor(graph, story.options.executor))
     try:
         return _decide(graph, parts_of(graph, prop), Witness(graph, prop, path), story)
     except OutOfTime:

@@ -86,6 +86,8 @@ def compile(
 ) -> CompiledBounds:
     """Writes and plans the bound computation of ``method`` over a network, to be called many times.
 
+    It is planned here if ``batch`` or ``spec_rows`` tell what calls will be like, else when that is first needed.
+
     Args:
         source: a network, or whatever :func:`load` reads without further options.
         spec_rows: number of specification rows of each call; None: any, also none.

@@ -113,14 +113,18 @@ class CompiledBounds:
         outputs = size(graph.output_type.shape)
         assert isinstance(outputs, int)
         self._outputs = outputs
-        sizes = {"B": options.batch or 1, "S": options.spec_rows or 1}
-        self._first = self._recipe("per region" if options.spec_rows else None, None, "cpu", sizes).bind(sizes)
+        self._sizes = {"B": options.batch or 1, "S": options.spec_rows or 1}
+        self._first = self._recipe("per region" if options.spec_rows else None, None, "cpu", self._sizes)
+        if options.batch is None and options.spec_rows is None:
+            self._first.main.write()  # with a specification, or regions that are balls, calls need another plan
+        else:
+            self._first.bind(self._sizes)
         self._latest: Recipe | None = None
 
     @property
     def plan(self) -> PlanBundle:
         """The plan of the latest call (before the first one: of the sizes given when compiling, 1 where open)."""
-        return self._first if self._latest is None else self._latest.plan
+        return self._first.bind(self._sizes) if self._latest is None else self._latest.plan
 
     @property
     def executor(self) -> str:

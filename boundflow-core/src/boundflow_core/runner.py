@@ -110,7 +110,8 @@ class ProgramRunner:
         varying: Collection[str] = (),
     ) -> None:
         self._varying = frozenset(varying)
-        self._write, self._planning, self._stats, self._cuts = write, planning, stats, tuple(cuts)
+        self._writer, self._planning, self._stats, self._cuts = write, planning, stats, tuple(cuts)
+        self._written: BoundProgram | None = None  # not planned yet
         self._planned: PlanBundle | None = None
         self._latest: PlanBundle | None = None
         self._schedules: OrderedDict[tuple[Any, ...], Schedule] = OrderedDict()
@@ -130,11 +131,11 @@ class ProgramRunner:
         return self._planned
 
     def _make_plan(self) -> PlanBundle:
-        started = time.perf_counter()
         planning, stats = self._planning, self._stats
-        program = self._write()
+        program, self._written = self.write(), None
+        started = time.perf_counter()
         plan = make_plan(
-            outward_program(program) if planning.outward else program,
+            program,
             planning.executor,
             planning.passes,
             differentiable=planning.differentiable,
@@ -142,6 +143,7 @@ class ProgramRunner:
             one_task=planning.one_task,
             varying=self._varying,
             lowering=planning.lowering,
+            analysis=outward_program if planning.outward else None,
         )
         for table, counts in ((stats.lowering, plan.lowering.counts), (stats.fallbacks, plan.lowering.fallbacks)):
             for name, count in counts.items():
@@ -149,6 +151,22 @@ class ProgramRunner:
         stats.plans += 1
         stats.compile_seconds += time.perf_counter() - started
         return plan
+
+    def write(self) -> BoundProgram:
+        """The program as the method writes it, before it is planned: whatever is wrong with it shows here.
+
+        Raises:
+            BoundFlowError: as the rules that write it say.
+        """
+        with self._lock:
+            if self._written is not None:
+                return self._written
+            started = time.perf_counter()
+            program = self._writer()
+            if self._planned is None:
+                self._written = program
+            self._stats.compile_seconds += time.perf_counter() - started
+            return program
 
     @property
     def program(self) -> BoundProgram:

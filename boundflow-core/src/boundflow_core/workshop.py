@@ -136,7 +136,9 @@ class Workshop:
     def write(self, name: str, write: Callable[[Builder], Mapping[str, Value]]) -> BoundProgram:
         """The program that ``write(builder) -> outputs`` writes."""
         b = Builder(self.dtype, f"{name}({self.graph.name})")
-        return b.finish(write(b))
+        program = b.finish(write(b))
+        b.forget()
+        return program
 
     def runner(
         self, name: str, write: Callable[[Builder], Mapping[str, Value]], cuts: Sequence[str] = ("B", "S")

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
-import numpy as np
+import gc
+import weakref
 
+import numpy as np
+import pytest
+
+from boundflow_core.errors import IRError
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.program import Composite
 from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.ir.verify import verify_program
+from boundflow_core.planner.layout.sink import sink_everywhere
 from boundflow_core.planner.rewrite import decompose, rewrite
 
 INNER = Composite("inner", "x + 1 and 2 x", lambda b, xs, attrs: (xs[0] + 1.0, xs[0] * 2.0))
@@ -61,3 +67,37 @@ def test_rules_replace_and_what_becomes_equal_is_merged():
 
     after = verify_program(rewrite(before, no_double_negation))
     assert [op.name for op in after.ops] == ["exp", "add"]
+
+
+def test_programs_are_freed_without_the_collector_of_cycles():
+    gc.disable()
+    try:
+        first = program()
+        rewritten, sunk = rewrite(first, lambda b, op, inputs: None), sink_everywhere(first)
+        kept = [weakref.ref(op) for new in (rewritten, sunk) for op in new.ops]
+        assert kept
+        del rewritten, sunk
+        assert [ref() for ref in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
+
+
+def test_nothing_is_written_into_a_builder_that_has_forgotten():
+    b = Builder()
+    x = b.input("x", (2,))
+    y = b.exp(x)
+    assert b.finish({"y": y}).ops and b.exp(x) is y  # a builder may be finished several times
+    b.forget()
+    with pytest.raises(IRError, match="nothing more can be written"):
+        b.exp(x)
+
+
+def test_operations_belong_to_the_node_that_was_marked_last():
+    b = Builder()
+    x = b.input("x", (2,))
+    b.mark("one")
+    y = b.exp(x)
+    with b.origin("two"):
+        z = b.exp(y)
+    out = b.exp(z)
+    assert [op.origin for op in b.finish({"out": out}).ops] == ["one", "two", "one"]

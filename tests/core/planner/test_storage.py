@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 
 from boundflow_core.errors import IRError
 from boundflow_core.executors import reference
+from boundflow_core.executors.workspace import NUMPY_WORKING, TORCH_WORKING, numpy_workspace, torch_workspace
 from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.program import BoundProgram
+from boundflow_core.ir.primitives import PRIMITIVES
+from boundflow_core.ir.program import BoundProgram, Op
+from boundflow_core.ir.types import Attrs
 from boundflow_core.planner.partition import dependencies, order_by_dependencies
-from boundflow_core.planner.storage import MemoryTraits, StoragePlan, plan_storage
+from boundflow_core.planner.storage import MemoryTraits, StoragePlan, _is_free, plan_storage
 from boundflow_core.testing.programs import B, programs
 
 from .memory_model import check_memory
@@ -95,3 +99,45 @@ def test_memory_is_shared_and_written_in_place_where_it_can_be() -> None:
     # and the copy of the result that the caller gets
     assert (shared.arena_bytes, shared.peak_bytes) == (2 * one, 3 * one)
     assert (alone.arena_bytes, alone.naive_bytes) == (21 * one, 21 * one)
+
+
+spans = st.tuples(st.integers(-1, 12), st.integers(0, 4)).map(lambda span: (span[0], span[0] + span[1]))
+
+
+@given(st.lists(spans, max_size=12))
+def test_a_buffer_is_free_where_none_of_its_lives_is_met(lives: list[tuple[int, int]]) -> None:
+    taken: list[tuple[int, int]] = []
+    for start, end in lives:
+        free = all(end < first or last < start for first, last in taken)
+        assert _is_free(taken, start, end) == free
+        if free:
+            taken = sorted([*taken, (start, end)])
+
+
+def test_only_operations_that_take_workspace_are_asked_for_it() -> None:
+    b = Builder()
+    x = b.input("x", (B, 4))
+    program = b.finish({"out": b.tanh(b.exp(x))})
+    asked: list[str] = []
+
+    def workspace(op: Op, sizes: object, operands: object) -> int:
+        asked.append(op.name)
+        return 100
+
+    peaks = {}
+    for working in (None, frozenset({"tanh"}), frozenset[str]()):
+        traits = MemoryTraits(into=frozenset({"exp", "tanh"}), workspace=workspace, working=working)
+        asked.clear()
+        peaks[working] = planned(program, traits).bind({"B": 1}).peak_bytes
+        assert set(asked) == ({"exp", "tanh"} if working is None else working)
+    assert peaks[None] == peaks[frozenset({"tanh"})] > peaks[frozenset()]
+
+
+@pytest.mark.parametrize("working", [NUMPY_WORKING, TORCH_WORKING])
+def test_kernels_that_are_not_asked_take_no_workspace(working: frozenset[str]) -> None:
+    ask = numpy_workspace if working is NUMPY_WORKING else partial(torch_workspace, onednn=True)
+    b = Builder()
+    x = b.input("x", (2, 3))
+    for name in PRIMITIVES.keys() - working:
+        op = Op(PRIMITIVES[name], (x,), (x,), Attrs())
+        assert ask(op, {}, ()) == 0

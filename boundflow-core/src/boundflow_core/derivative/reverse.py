@@ -63,7 +63,9 @@ def gradient_program(
             zero = b.cast(b.constant(0.0), value.type.dtype)
             grad = grads.get(value)
             outputs[f"grad:{value.name}"] = b.broadcast(zero, value.shape) if grad is None else grad
-    return b.finish(outputs)
+    gradient = b.finish(outputs)
+    b.forget()
+    return gradient
 
 
 def _check(program: BoundProgram, output: str, wrt: Sequence[str], seed: str | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from boundflow_core.executors.numpy_kernels import KERNELS
 from boundflow_core.executors.steps import Kernel, StepSession
-from boundflow_core.executors.workspace import numpy_workspace
+from boundflow_core.executors.workspace import NUMPY_WORKING, numpy_workspace
 from boundflow_core.ir.constants import Constant, as_numpy
 from boundflow_core.ir.program import Op, Primitive, Value
 from boundflow_core.planner.plan import PlanBundle
@@ -18,7 +18,7 @@ from boundflow_core.planner.storage import ALIGNMENT, MemoryTraits
 
 __all__ = ["TRAITS", "NumpyBackend", "open_session"]
 
-TRAITS = MemoryTraits(into=frozenset(KERNELS), workspace=numpy_workspace)
+TRAITS = MemoryTraits(into=frozenset(KERNELS), workspace=numpy_workspace, working=NUMPY_WORKING)
 
 
 def open_session(plan: PlanBundle, device: Any = None) -> StepSession:

@@ -14,7 +14,7 @@ from boundflow_core.executors.convolution import PIECE
 from boundflow_core.executors.steps import Kernel, StepSession
 from boundflow_core.executors.torch_convolution import ONEDNN, conv2d_input_grad
 from boundflow_core.executors.torch_kernels import DTYPES, INTO, KERNELS
-from boundflow_core.executors.workspace import torch_workspace
+from boundflow_core.executors.workspace import TORCH_WORKING, torch_workspace
 from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.program import Op, Value
 from boundflow_core.planner.plan import PlanBundle
@@ -23,7 +23,10 @@ from boundflow_core.planner.storage import MemoryTraits
 __all__ = ["TRAITS", "open_session"]
 
 TRAITS = MemoryTraits(
-    into=INTO, arranged=frozenset({"conv2d", "conv2d_input_grad"}), workspace=partial(torch_workspace, onednn=ONEDNN)
+    into=INTO,
+    arranged=frozenset({"conv2d", "conv2d_input_grad"}),
+    workspace=partial(torch_workspace, onednn=ONEDNN),
+    working=TORCH_WORKING,
 )
 
 

@@ -13,7 +13,7 @@ from boundflow_core.ir.program import Op
 from boundflow_core.ir.types import concrete_dim, concrete_shape, size
 from boundflow_core.planner.storage import Operand
 
-__all__ = ["numpy_workspace", "torch_workspace"]
+__all__ = ["NUMPY_WORKING", "TORCH_WORKING", "numpy_workspace", "torch_workspace"]
 
 Sizes = Mapping[str, int]
 Rule = Callable[[Op, Sizes], int]
@@ -92,3 +92,7 @@ _NUMPY: Mapping[str, Rule] = {
 _TORCH: Mapping[str, Rule] = {
     "max_pool2d": _torch_max_pool2d,
 }
+
+# The primitives whose kernels take workspace.
+NUMPY_WORKING = frozenset(_NUMPY)
+TORCH_WORKING = frozenset({"conv2d", "conv2d_input_grad", *_TORCH})

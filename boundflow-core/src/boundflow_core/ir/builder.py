@@ -42,6 +42,7 @@ class Builder:
         self._arrays: dict[Any, Constant] = {}
         self._origin = ""
         self._count = 0
+        self._forgotten = False
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -116,6 +117,10 @@ class Builder:
         finally:
             self._origin = before
 
+    def mark(self, name: str) -> None:
+        """What is written from here on belongs to the network's node ``name``: :meth:`origin` without an end."""
+        self._origin = name
+
     # -- operations -----------------------------------------------------------------------------------------------
 
     def emit(self, spec: Primitive | Composite, *inputs: Operand, **attributes: Any) -> tuple[Value, ...]:
@@ -128,8 +133,10 @@ class Builder:
 
     def copy(self, op: Op, inputs: Sequence[Value]) -> tuple[Value, ...]:
         """Writes ``op``, of any program, on other operands; types are inferred only where these differ."""
-        same = all(value.type == old.type for value, old in zip(inputs, op.inputs, strict=True))
-        return self.write(op.spec, inputs, op.attrs, tuple(value.type for value in op.outputs) if same else None)
+        for value, old in zip(inputs, op.inputs, strict=True):
+            if value.type is not old.type and value.type != old.type:
+                return self.write(op.spec, inputs, op.attrs)
+        return self.write(op.spec, inputs, op.attrs, tuple([value.type for value in op.outputs]))
 
     def write(
         self,
@@ -139,18 +146,27 @@ class Builder:
         kinds: tuple[TensorType, ...] | None = None,
     ) -> tuple[Value, ...]:
         """:meth:`emit` with ready-made attributes, and where they are known the types of the outputs."""
-        values = tuple(x if isinstance(x, Value) else self.constant(x) for x in inputs)
+        values = tuple([x if isinstance(x, Value) else self.constant(x) for x in inputs])
+        key = (spec.name, values, attrs)
+        found = self._known.get(key)
+        if found is not None:
+            return found
         for value in values:
             if value.builder is not self:
                 raise IRError(f"{spec.name}: %{value.name} belongs to another program")
-        key = (spec.name, values, attrs)
-        if key not in self._known:
-            if kinds is None:
-                kinds = self._inferred(spec, values, attrs)
-            outputs = tuple(self._value(kind) for kind in kinds)
-            self._ops.append(Op(spec, values, outputs, attrs, self._origin))
-            self._known[key] = outputs
-        return self._known[key]
+        if self._forgotten:
+            raise IRError(f"{spec.name}: the program {self.name} is finished, and nothing more can be written")
+        if kinds is None:
+            kinds = self._inferred(spec, values, attrs)
+        outputs = tuple([self._value(kind) for kind in kinds])
+        op = Op(spec, values, outputs, attrs, self._origin)
+        self._ops.append(op)
+        self._known[key] = outputs
+        self.note(op)
+        return outputs
+
+    def note(self, op: Op) -> None:
+        """Called with each operation that is new."""
 
     def _inferred(self, spec: Primitive | Composite, values: Sequence[Value], attrs: Attrs) -> tuple[TensorType, ...]:
         types = [value.type for value in values]
@@ -174,6 +190,15 @@ class Builder:
         used = {value for op in ops for value in op.inputs} | set(outputs.values())
         constants = {value: constant for value, constant in self._constants.items() if value in used}
         return BoundProgram(self.name, tuple(self._inputs), constants, ops, dict(outputs), dict(self._groups))
+
+    def forget(self) -> None:
+        """Lets go of everything that was written; nothing can be written from here on.
+
+        Values refer to their builder, and it to them: what is never forgotten waits for the collector of cycles.
+        """
+        self._inputs, self._ops, self._constants, self._known = [], [], {}, {}
+        self._derived, self._arrays = [], {}
+        self._forgotten = True
 
     # -- elementwise ----------------------------------------------------------------------------------------------
 
@@ -371,4 +396,6 @@ def infer_types(
         return (spec.infer(types, attrs),)
     scratch = Builder(dtype, spec.name)
     operands = [scratch.input(f"x{i}", kind.shape, kind.dtype) for i, kind in enumerate(types)]
-    return tuple(value.type for value in spec.decompose(scratch, operands, attrs))
+    kinds = tuple(value.type for value in spec.decompose(scratch, operands, attrs))
+    scratch.forget()
+    return kinds

@@ -47,10 +47,11 @@ def _given_shape(attrs: Attrs) -> Shape:
 
 
 def _same_dtype(types: Types) -> DType:
-    dtypes = {kind.dtype for kind in types}
-    if len(dtypes) != 1:
-        raise IRError(f"operands have different element types: {', '.join(sorted(map(str, dtypes)))}")
-    return dtypes.pop()
+    first = types[0].dtype
+    if any(kind.dtype is not first for kind in types):
+        dtypes = {str(kind.dtype) for kind in types}
+        raise IRError(f"operands have different element types: {', '.join(sorted(dtypes))}")
+    return first
 
 
 def _require_float(dtype: DType) -> DType:
@@ -90,7 +91,7 @@ def unary(types: Types, attrs: Attrs) -> TensorType:
 
 def binary(types: Types, attrs: Attrs) -> TensorType:
     x, y = _operands(types, 2)
-    return TensorType(_same_dtype(types), broadcast_shapes(x.shape, y.shape))
+    return TensorType(_same_dtype(types), x.shape if x.shape == y.shape else broadcast_shapes(x.shape, y.shape))
 
 
 def arithmetic(types: Types, attrs: Attrs) -> TensorType:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
 from boundflow_core.planner.cost import known_values
-from boundflow_core.planner.layout import analyse_layout
+from boundflow_core.planner.layout import analyse_layout, simplify_layout
 from boundflow_core.planner.partition import dependencies, lasting, order_by_dependencies, partition, single_task
 from boundflow_core.planner.plan import KernelKey, Lowering, LoweringTable, PlanBundle, TaskOp
 from boundflow_core.planner.rewrite import decompose
-from boundflow_core.planner.storage import MemoryTraits, Operand, Sizes, nbytes, plan_storage
+from boundflow_core.planner.storage import MemoryTraits, Operand, Sizes, nbytes, no_workspace, plan_storage
 from boundflow_core.planner.taskgraph import TaskGraph
 
 __all__ = ["bind_plan", "make_plan", "run_passes"]
@@ -38,6 +38,7 @@ def make_plan(
     one_task: bool = False,
     varying: frozenset[str] = frozenset(),
     lowering: str | None = None,
+    analysis: Callable[[BoundProgram], BoundProgram] | None = None,
 ) -> PlanBundle:
     """The plan of ``program`` on ``executor``, for sizes that are given later (:func:`bind_plan`).
 
@@ -49,6 +50,8 @@ def make_plan(
             others alone is computed once for a loop, and keeps its place.
         lowering: name of the executor's strategy that runs all that it supports: composites that it does not are
             written out, and primitives that it does not go to the others. None: the best for each operation.
+        analysis: writes more primitives behind those of the program, after the passes: what it writes follows the
+            arrangement of the values that it is about, so passes would gain nothing by looking at all of it.
     """
     passes = (*passes, *(p for p in executor.passes if not (lowering and p.strategies) or lowering in p.strategies))
     strategies = [
@@ -58,8 +61,13 @@ def make_plan(
     ]
     asked = [strategy for strategy in strategies if lowering in (None, strategy.name)]
     program = run_passes(program, passes, "program")
-    lowered, fallbacks = _written_out(program, executor, asked)
-    program = order_by_dependencies(run_passes(lowered, passes, "primitives"), varying)
+    if analysis is None:
+        lowered, fallbacks = _written_out(program, executor, asked)
+        program = run_passes(lowered, passes, "primitives")
+    else:
+        lowered, fallbacks = analysis(run_passes(decompose(program), passes, "primitives")), {}
+        program = simplify_layout(lowered)
+    program = order_by_dependencies(program, varying)
     graph = (single_task(program) if one_task else partition(program)).validate()
     table = _lowering_table(graph, executor.name, strategies, known_values(program), fallbacks, lowering)
     storage = plan_storage(
@@ -106,7 +114,9 @@ def _with_brought(traits: MemoryTraits, lowering: LoweringTable) -> MemoryTraits
         return traits.workspace(op, sizes, operands)
 
     composites = {op.name for op in brought if isinstance(op.spec, Composite)}
-    return replace(traits, into=traits.into | composites, workspace=workspace)
+    everything = traits.working is None and traits.workspace is not no_workspace
+    working = None if everything else (traits.working or frozenset()) | {op.name for op in brought}
+    return replace(traits, into=traits.into | composites, workspace=workspace, working=working)
 
 
 def _beforehand(program: BoundProgram) -> frozenset[Value]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from boundflow_core.ir.builder import Builder, Operand
+from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.constants import Constant
-from boundflow_core.ir.program import BoundProgram, Composite, Op, Primitive, Value
-from boundflow_core.ir.types import Attrs, DType, TensorType
+from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
+from boundflow_core.ir.types import DType
 
 __all__ = ["OpRewrite", "Rewriter", "begin", "decompose", "inline", "rewrite"]
 
@@ -33,23 +33,27 @@ class Rewriter(Builder):
         self.tag = 0
         self.tags: dict[Value, int] = {}
 
-    def write(
-        self,
-        spec: Primitive | Composite,
-        inputs: Sequence[Operand],
-        attrs: Attrs,
-        kinds: tuple[TensorType, ...] | None = None,
-    ) -> tuple[Value, ...]:
-        outputs = super().write(spec, inputs, attrs, kinds)
-        if outputs[0] not in self._producers:
-            op = self._ops[-1]
-            self._producers.update(dict.fromkeys(outputs, op))
-            self.tags.update(dict.fromkeys(outputs, self.tag))
-            settled = all(self.is_weight(value) for value in op.inputs)
-            if settled:
-                frozen = all(self.is_frozen(value) for value in op.inputs)
-                self._settled.update(dict.fromkeys(outputs, frozen))
-        return outputs
+    def note(self, op: Op) -> None:
+        for value in op.outputs:
+            self._producers[value] = op
+            self.tags[value] = self.tag
+        frozen = True
+        for value in op.inputs:
+            if not self.is_weight(value):
+                return
+            frozen = frozen and self.is_frozen(value)
+        self._settled.update(dict.fromkeys(op.outputs, frozen))
+
+    def finish(self, outputs: Mapping[str, Value]) -> BoundProgram:
+        """The program with these results; the rewriter forgets everything, as programs are rewritten many times."""
+        program = super().finish(outputs)
+        self.forget()
+        return program
+
+    def forget(self) -> None:
+        super().forget()
+        self._producers, self._settled, self.arranged, self.tags = {}, {}, {}, {}
+        self.refused = set()
 
     def producer(self, value: Value) -> Op | None:
         """The operation that defines ``value``; None for inputs and constants."""
@@ -98,10 +102,10 @@ def rewrite(program: BoundProgram, rule: OpRewrite) -> BoundProgram:
     b, values = begin(program)
     for op in program.ops:
         inputs = [values[value] for value in op.inputs]
-        with b.origin(op.origin):
-            outputs = rule(b, op, inputs)
-            if outputs is None:
-                outputs = b.copy(op, inputs)
+        b.mark(op.origin)
+        outputs = rule(b, op, inputs)
+        if outputs is None:
+            outputs = b.copy(op, inputs)
         values.update(zip(op.outputs, outputs, strict=True))
     return b.finish({name: values[value] for name, value in program.outputs.items()})
 

@@ -6,6 +6,7 @@ buffers are computed anew for each batch. Constants, and what follows from froze
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -17,7 +18,17 @@ from boundflow_core.ir.program import BoundProgram, Op, Primitive, Value
 from boundflow_core.ir.types import Dim, DType, SymDim, concrete_dim, size
 from boundflow_core.planner.views import Strided, contiguous, is_channels_last, is_row_major, view_of
 
-__all__ = ["ALIGNMENT", "BufferSpec", "MemoryTraits", "Operand", "StoragePlan", "last_uses", "nbytes", "plan_storage"]
+__all__ = [
+    "ALIGNMENT",
+    "BufferSpec",
+    "MemoryTraits",
+    "Operand",
+    "StoragePlan",
+    "last_uses",
+    "nbytes",
+    "no_workspace",
+    "plan_storage",
+]
 
 ALIGNMENT = 64
 
@@ -58,6 +69,7 @@ class MemoryTraits:
         arranged: primitives whose kernels write into memory with any strides.
         workspace: bytes that the kernel of an operation takes at most while it runs, beside operands and result, where
             the symbols in the shapes have these sizes and the operands, and the result after them, are such.
+        working: names of the operations that ``workspace`` is asked about, others take none; None: all are.
     """
 
     into: frozenset[str] = frozenset()
@@ -65,6 +77,11 @@ class MemoryTraits:
     inplace: bool = True
     arranged: frozenset[str] = frozenset()
     workspace: Workspace = no_workspace
+    working: frozenset[str] | None = None
+
+    def takes_workspace(self, op: Op) -> bool:
+        """Whether the kernel of ``op`` may take workspace."""
+        return self.workspace is not no_workspace and (self.working is None or op.name in self.working)
 
 
 @dataclass(frozen=True)
@@ -220,7 +237,7 @@ def plan_storage(
             seen = view_of(op, views, strided=traits.strided)
             if seen is None and op.name not in traits.into:
                 kernel_made.add(value)
-            if seen is None and traits.workspace is not no_workspace:
+            if seen is None and traits.takes_workspace(op):
                 views[value] = _arranged(op, value, readers[value], traits)
                 operands = [_operand(program, operand, views, skip) for operand in (*op.inputs, value)]
                 temporaries[index] = partial(_workspace, traits, op, operands)
@@ -335,16 +352,21 @@ def _placed(
     chains = _chains([value for value, view in views.items() if view.base is value], onto)
     spans = [(chain, lifetimes[chain[0]][0], ends[chain[-1]]) for chain in chains]
     groups: list[list[tuple[Sequence[Value], int, int]]] = []
+    taken: list[list[tuple[int, int]]] = []  # the lives in each group, in order
     pools: dict[tuple[object, ...], list[int]] = {}
     # Large ones first: each takes the first buffer of its class that is free throughout its life.
     for chain, start, end in sorted(spans, key=lambda span: (-_coefficient(span[0][0]), span[1])):
         key = (chain[0].type.dtype, _symbols(chain[0]), chain[0] in kernel_made)
-        fits = [g for g in pools.get(key, ()) if all(end < s or e < start for _, s, e in groups[g])]
-        if reuse and fits and chain[0] not in kernel_made:
-            groups[fits[0]].append((chain, start, end))
-        else:
-            pools.setdefault(key, []).append(len(groups))
-            groups.append([(chain, start, end)])
+        pool = pools.setdefault(key, [])
+        shares = reuse and chain[0] not in kernel_made
+        fit = next((g for g in pool if _is_free(taken[g], start, end)), None) if shares else None
+        if fit is None:
+            fit = len(groups)
+            pool.append(fit)
+            groups.append([])
+            taken.append([])
+        groups[fit].append((chain, start, end))
+        insort(taken[fit], (start, end))
     members_of: dict[Value, list[Value]] = {}
     for value, view in views.items():
         members_of.setdefault(view.base, []).append(value)
@@ -367,6 +389,12 @@ def _placed(
         )
     ordered = {value: home[value] for value in views}
     return StoragePlan(tuple(buffers), ordered, dict(views), dict(lifetimes), dict(onto))
+
+
+def _is_free(taken: Sequence[tuple[int, int]], start: int, end: int) -> bool:
+    """Whether the life from ``start`` to ``end`` meets none of those ``taken``, which are in order and do not meet."""
+    after = bisect_left(taken, (start, start))
+    return (after == len(taken) or end < taken[after][0]) and (after == 0 or taken[after - 1][1] < start)
 
 
 def _chains(roots: Sequence[Value], onto: Mapping[Value, Value]) -> list[list[Value]]:

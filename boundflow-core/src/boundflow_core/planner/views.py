@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from boundflow_core.ir.program import Op, Value
 from boundflow_core.ir.types import Dim, Shape
@@ -20,6 +21,7 @@ class Strided:
     offset: Dim = 0
 
 
+@lru_cache(maxsize=4096)
 def row_major(shape: Shape) -> tuple[Dim, ...]:
     """Strides of a contiguous array."""
     strides: list[Dim] = []
@@ -51,7 +53,9 @@ def view_of(op: Op, views: Mapping[Value, Strided], *, strided: bool) -> Strided
 def _is_row_major(shape: Shape, strides: tuple[Dim, ...]) -> bool:
     """Whether the elements lie in order; an axis of size 1 may have any stride."""
     expected = row_major(shape)
-    return all(dim == 1 or have == want for dim, have, want in zip(shape, strides, expected, strict=True))
+    return strides == expected or all(
+        dim == 1 or have == want for dim, have, want in zip(shape, strides, expected, strict=True)
+    )
 
 
 def is_row_major(value: Value, view: Strided) -> bool:

@@ -33,8 +33,9 @@ def outward_program(program: BoundProgram) -> BoundProgram:
     b, values = begin(program)
     near = {old: Near(new) for old, new in values.items()}
     for op in program.ops:
-        with b.origin(op.origin):
-            near[op.outputs[0]] = _carried(b, op, [near[value] for value in op.inputs])
+        b.mark(op.origin)
+        near[op.outputs[0]] = _carried(b, op, [near[value] for value in op.inputs])
+    b.mark("")
     return b.finish({name: _moved(b, name, near[value]) for name, value in program.outputs.items()})
 
 

@@ -132,30 +132,55 @@ def _sunk(
     """``program`` with the rules applied in the parts ``enabled``, and for which part each operation was written."""
     w, values = begin(program)
     w.moves_reshapes = reshapes
-    forms: dict[Value, Form] = {old: whole(new) for old, new in values.items()}
+    forms: dict[Value, Form] = {}  # of what is put off; everything else is what it is in ``values``
     for op in program.ops:
-        with w.origin(op.origin):
-            home = next((v for v in op.inputs if not w.is_weight(forms[v].base)), None) if _ends_here(op) else None
-            w.tag = parts[home or op.outputs[0]]
-            rule = carry_rule(op) if w.tag in enabled else None
-            form = rule(w, op, [forms[value] for value in op.inputs]) if rule is not None else None
-            if form is not None:
-                forms[op.outputs[0]] = form
-            else:
-                forms.update(zip(op.outputs, map(whole, _copied(w, op, forms, parts)), strict=True))
+        w.mark(op.origin)
+        pending = any(value in forms for value in op.inputs)
+        home = _home(w, op, values, forms) if _ends_here(op) else None
+        w.tag = parts[home or op.outputs[0]]
+        # An elementwise operation follows what is put off of its operands, if anything is.
+        rule = carry_rule(op) if w.tag in enabled and (pending or not _is_elementwise(op)) else None
+        form = rule(w, op, [_form(value, values, forms) for value in op.inputs]) if rule is not None else None
+        if form is None:
+            values.update(zip(op.outputs, _copied(w, op, values, forms, parts), strict=True))
+        elif form.trivial:
+            values[op.outputs[0]] = form.base
+        else:
+            forms[op.outputs[0]] = form
+    w.mark("")
     outputs = {}
     for name, value in program.outputs.items():
         w.tag = parts[value]
-        outputs[name] = written(w, forms[value])
-    return w.finish(outputs), w.tags
+        outputs[name] = written(w, _form(value, values, forms))
+    tags = w.tags
+    return w.finish(outputs), tags
 
 
-def _copied(w: Rewriter, op: Op, forms: Mapping[Value, Form], parts: Mapping[Value, int]) -> Sequence[Value]:
+def _is_elementwise(op: Op) -> bool:
+    return isinstance(op.spec, Primitive) and op.spec.kind == "elementwise"
+
+
+def _form(value: Value, values: Mapping[Value, Value], forms: Mapping[Value, Form]) -> Form:
+    form = forms.get(value)
+    return whole(values[value]) if form is None else form
+
+
+def _home(w: Rewriter, op: Op, values: Mapping[Value, Value], forms: Mapping[Value, Form]) -> Value | None:
+    """The first operand of ``op`` that is no weight."""
+    return next((v for v in op.inputs if not w.is_weight(forms[v].base if v in forms else values[v])), None)
+
+
+def _copied(
+    w: Rewriter, op: Op, values: Mapping[Value, Value], forms: Mapping[Value, Form], parts: Mapping[Value, int]
+) -> Sequence[Value]:
     """``op`` on its operands as they were."""
     operands = []
     for value in op.inputs:
-        w.tag = parts[value]
-        operands.append(written(w, forms[value]))
+        if value in forms:
+            w.tag = parts[value]
+            operands.append(written(w, forms[value]))
+        else:
+            operands.append(values[value])
     w.tag = parts[op.outputs[0]]
     if op.name in LOCAL_RULES and len(operands) == 1:
         return [emit_layout(w, op.name, operands[0], op.attrs)]
