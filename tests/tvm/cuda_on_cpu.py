@@ -24,6 +24,8 @@ extern "C" void __syncthreads();
 #define __longlong_as_double(x) __builtin_bit_cast(double, (int64_t)(x))
 #define CUDART_INF_F INFINITY
 #define CUDART_NAN_F NAN
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 """
 ENTRY = """
 extern "C" const bool %(name)s_waits = %(waits)s;
@@ -82,7 +84,10 @@ CUresult cuGetErrorString(CUresult error, const char **text) {
 CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = ordinal; return ordinal ? NO_DEVICE : FINE; }
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice) { *context = (CUcontext)&known; return FINE; }
 CUresult cuCtxPushCurrent_v2(CUcontext context) { ++current; return context == (CUcontext)&known ? FINE : INVALID; }
-CUresult cuCtxPopCurrent_v2(CUcontext *context) { *context = (CUcontext)&known; return current-- > 0 ? FINE : NO_CONTEXT; }
+CUresult cuCtxPopCurrent_v2(CUcontext *context) {
+  *context = (CUcontext)&known;
+  return current-- > 0 ? FINE : NO_CONTEXT;
+}
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   if (!current) return NO_CONTEXT;
   *module = (CUmodule)dlopen((const char *)image, RTLD_NOW | RTLD_LOCAL);
@@ -95,8 +100,8 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
   *function = (CUfunction) new Kernel{waits, (void (*)(void **))thread};
   return FINE;
 }
-CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned v, unsigned w,
-                        unsigned shared, CUstream stream, void **table, void **extra) {
+CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned v,
+                        unsigned w, unsigned shared, CUstream stream, void **table, void **extra) {
   if (!current) return NO_CONTEXT;
   if (!x || x > 2147483647u || y != 1 || z != 1 || !threads || threads > 1024 || v != 1 || w != 1) return INVALID;
   if (shared || extra) return INVALID;

@@ -30,7 +30,7 @@ def compiled(source: str, architecture: str = ARCHITECTURE) -> bytes:
     if nvrtc() is not None:
         return compiled_by_nvrtc(source, architecture)
     if shutil.which("nvcc") is None:
-        raise OptionError("CUDA source cannot be compiled: there is neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc")
+        raise OptionError("CUDA source cannot be compiled: neither NVRTC (nvidia-cuda-nvrtc) nor nvcc can be found")
     return compiled_by_nvcc(source, architecture)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ctypes import CDLL
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ def gpu_of(device: Any) -> Gpu:
     return _gpu(torch.cuda.current_device() if target.index is None else target.index)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _gpu(ordinal: int) -> Gpu:
     architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(ordinal))
     device = torch.device("cuda", ordinal)
