@@ -1,5 +1,5 @@
-"""A GPU of the processor's: kernels are compiled as C++, a thread of the processor for each of a block, and launched by
-a library with the functions of the CUDA driver that are used.
+"""A GPU of the processor's: kernels are compiled as C++, and launched by a library with those functions of the CUDA
+driver that are used. The threads of a block run in turns from barrier to barrier, up and down: a missing one shows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KERNELS = """
 #include <math.h>
 #include <stdint.h>
 struct Place { int64_t x; };
-extern thread_local Place threadIdx, blockIdx;
+extern Place threadIdx, blockIdx;
 extern "C" void __syncthreads();
 #define __global__
 #define __launch_bounds__(n)
@@ -28,7 +28,6 @@ static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 """
 ENTRY = """
-extern "C" const bool %(name)s_waits = %(waits)s;
 extern "C" void %(name)s_thread(void **table) { %(name)s(%(arguments)s); }
 """
 # With the declarations of CUDA where they are, so that the compiler compares.
@@ -43,42 +42,57 @@ CUresult cuCtxPushCurrent_v2(CUcontext);
 CUresult cuCtxPopCurrent_v2(CUcontext *);
 }
 #endif
-#include <barrier>
 #include <cstdint>
 #include <dlfcn.h>
 #include <string>
-#include <thread>
+#include <ucontext.h>
 #include <vector>
 struct Place { int64_t x; };
-thread_local Place threadIdx, blockIdx;
-static std::barrier<> *meeting;
-struct Kernel { bool waits; void (*thread)(void **); };
-// Blocks come one after another. Threads that need not wait for each other do so too.
-static void run(Kernel kernel, int64_t blocks, int64_t threads, void **table) {
-  if (!kernel.waits) {
-    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
-      for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) kernel.thread(table);
-    return;
+Place threadIdx, blockIdx;
+typedef void (*Kernel)(void **);
+struct Turn { ucontext_t at; std::vector<char> stack; bool done; };
+static std::vector<Turn> turns;
+static ucontext_t caller;
+static Kernel kernel;
+static void **arguments;
+static void whole() { kernel(arguments); turns[threadIdx.x].done = true; }
+// Whether all threads of each block came to the same barriers.
+static bool run(int64_t blocks, int64_t threads) {
+  turns.resize(threads);
+  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+    for (auto &turn : turns) {
+      turn.stack.resize(1 << 16);
+      turn.done = false;
+      getcontext(&turn.at);
+      turn.at.uc_stack.ss_sp = turn.stack.data();
+      turn.at.uc_stack.ss_size = turn.stack.size();
+      turn.at.uc_link = &caller;
+      makecontext(&turn.at, whole, 0);
+    }
+    for (int64_t round = 0, done = 0; done < threads; ++round) {
+      for (int64_t t = 0; t < threads; ++t) {
+        threadIdx.x = round % 2 ? threads - 1 - t : t;
+        Turn &turn = turns[threadIdx.x];
+        swapcontext(&caller, &turn.at);
+        done += turn.done;
+      }
+      if (done && done < threads) return false;
+    }
   }
-  std::barrier<> all(threads);
-  meeting = &all;
-  std::vector<std::thread> team;
-  for (int64_t t = 0; t < threads; ++t) team.emplace_back([=] {
-    threadIdx.x = t;
-    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) { kernel.thread(table); meeting->arrive_and_wait(); }
-  });
-  for (auto &one : team) one.join();
+  return true;
 }
 static thread_local int current = 0;
 static int known;
-static const CUresult FINE = (CUresult)0, INVALID = (CUresult)1, NO_DEVICE = (CUresult)101, NO_CONTEXT = (CUresult)201;
+static const CUresult FINE = (CUresult)0, INVALID = (CUresult)1, NO_DEVICE = (CUresult)101, NO_CONTEXT = (CUresult)201,
+                      DIVERGED = (CUresult)719;
 extern "C" {
-void __syncthreads() { meeting->arrive_and_wait(); }
+void __syncthreads() { swapcontext(&turns[threadIdx.x].at, &caller); }
 int64_t launches = 0;
 void *last_stream = nullptr;
 CUresult cuInit(unsigned) { return FINE; }
 CUresult cuGetErrorString(CUresult error, const char **text) {
   *text = error == NO_DEVICE ? "invalid device ordinal" : error == NO_CONTEXT ? "no context" : "invalid argument";
+  if (error == DIVERGED) *text = "some threads wait where others do not";
   return FINE;
 }
 CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = ordinal; return ordinal ? NO_DEVICE : FINE; }
@@ -94,11 +108,8 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   return *module ? FINE : INVALID;
 }
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
-  void *thread = dlsym((void *)module, (std::string(name) + "_thread").c_str());
-  if (!thread) return INVALID;
-  bool waits = *(bool *)dlsym((void *)module, (std::string(name) + "_waits").c_str());
-  *function = (CUfunction) new Kernel{waits, (void (*)(void **))thread};
-  return FINE;
+  *function = (CUfunction)dlsym((void *)module, (std::string(name) + "_thread").c_str());
+  return *function ? FINE : INVALID;
 }
 CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned v,
                         unsigned w, unsigned shared, CUstream stream, void **table, void **extra) {
@@ -107,8 +118,9 @@ CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z,
   if (shared || extra) return INVALID;
   ++launches;
   last_stream = (void *)stream;
-  run(*(Kernel *)function, x, threads, table);
-  return FINE;
+  kernel = (Kernel)function;
+  arguments = table;
+  return run(x, threads) ? FINE : DIVERGED;
 }
 }
 """
@@ -133,7 +145,7 @@ def built(code):
     place = Path(tempfile.mkdtemp(dir=folder().name))
     path, library = place / "code.cpp", place / "code.so"
     path.write_text(code)
-    command = ["g++", "-std=c++20", "-ffp-contract=off", "-shared", "-fPIC", "-pthread", "-I/usr/local/cuda/include"]
+    command = ["g++", "-std=c++20", "-ffp-contract=off", "-shared", "-fPIC", "-I/usr/local/cuda/include"]
     subprocess.run([*command, "-o", library, path], check=True)
     return library
 
@@ -144,10 +156,7 @@ def compiled(source):
     code = KERNELS + body
     for name, listed in parameters(source).items():
         arguments = [f"*({kind.replace('__restrict__', '')}*)table[{place}]" for place, (kind, _) in enumerate(listed)]
-        text = body[body.index(f" {name}({', '.join(' '.join(one) for one in listed)}) {{") :]
-        text = text[: text.index("\n}\n")]
-        waits = "true" if "__syncthreads" in text else "false"
-        code += ENTRY % {"name": name, "waits": waits, "arguments": ", ".join(arguments)}
+        code += ENTRY % {"name": name, "arguments": ", ".join(arguments)}
     return str(built(code)).encode()
 
 
