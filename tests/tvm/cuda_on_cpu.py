@@ -1,5 +1,5 @@
 """A GPU of the processor's: kernels are compiled as C++, and launched by a library with those functions of the CUDA
-driver that are used. The threads of a block run in turns from barrier to barrier, up and down: a missing one shows.
+driver that are used. The threads of a block run in turns from barrier to barrier, up or down: a missing one shows.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ static bool run(int64_t blocks, int64_t threads) {
     }
     for (int64_t round = 0, done = 0; done < threads; ++round) {
       for (int64_t t = 0; t < threads; ++t) {
-        threadIdx.x = round % 2 ? threads - 1 - t : t;
+        threadIdx.x = (round + blockIdx.x) % 2 == 0 ? threads - 1 - t : t;
         Turn &turn = turns[threadIdx.x];
         swapcontext(&caller, &turn.at);
         done += turn.done;

@@ -199,6 +199,13 @@ def test_weights_that_change_are_read_anew(device):
         np.testing.assert_allclose(found, np.broadcast_to(np.tanh(weight.numpy() * number) + 1, found.shape), rtol=1e-6)
 
 
+def test_weights_in_another_order_are_read_in_order(device):
+    b = Builder(DType.FLOAT32)
+    x = b.input("x", (B, 3, 2))
+    program = b.finish({"y": b.tanh(x * b.constant(np.arange(6, dtype=np.float32).reshape(2, 3).T))})
+    check_program(program, {"x": np.ones((2, 3, 2), np.float32)})
+
+
 def test_no_regions_launch_nothing(device):
     b = Builder(DType.FLOAT32)
     x = b.input("x", (B, 3))
