@@ -40,7 +40,7 @@ import torch.nn.functional as F
 
 import boundflow_core as bf
 from boundflow_core.executors.convolution import Convolution
-from boundflow_core.executors.torch import _TorchBackend
+from boundflow_core.executors.torch import TorchBackend
 from boundflow_core.forward import evaluate_graph
 from boundflow_core.ir.program import Op
 from boundflow_core.planner.plan import PlanBundle
@@ -285,9 +285,9 @@ def bytes_per_second() -> float:
 @contextmanager
 def spending(spent: dict[str, Spent]) -> Iterator[None]:
     """Kernels that are made meanwhile note what they take, those that compute weights beforehand too."""
-    original = _TorchBackend.kernel
+    original = TorchBackend.kernel
 
-    def kernel(self: _TorchBackend, op: Op, fixed: Any) -> Callable[..., Any]:
+    def kernel(self: TorchBackend, op: Op, fixed: Any) -> Callable[..., Any]:
         inner, mine = original(self, op, fixed), spent.setdefault(op.name, Spent())
         moved = sum(prod(v.shape) * v.type.dtype.itemsize for v in (*op.inputs, *op.outputs))  # type: ignore[arg-type]
 
@@ -300,7 +300,7 @@ def spending(spent: dict[str, Spent]) -> Iterator[None]:
 
         return noted
 
-    with mock.patch.object(_TorchBackend, "kernel", kernel):
+    with mock.patch.object(TorchBackend, "kernel", kernel):
         yield
 
 

@@ -138,7 +138,7 @@ def test_float32_products_are_exact_whatever_torch_is_set_to():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        with torch_executor._full_precision():
+        with torch_executor.full_precision():
             seen = [torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]
         array = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
         np.testing.assert_allclose(run(case, {"x": array})["y"], array @ array, rtol=1e-4, atol=1e-4)

@@ -192,6 +192,10 @@ class Tir:
         """A function of the C library."""
         return self.t.call_pure_extern(dtype, name, *arguments)
 
+    def unary(self, name: str, x: Any, dtype: str) -> Any:
+        """ "abs", "floor" or "sqrt" of a number of ``dtype``."""
+        return getattr(self.t, name)(x)
+
     # statements
 
     def copy_memory(self, to: Any, source: Any, count: Any) -> Any:

@@ -1,20 +1,55 @@
-"""What of TVM writes CUDA source, under names of our own. No GPU, CUDA library or nvcc is needed for that."""
+"""What of TVM writes CUDA source, under names of our own. No GPU, CUDA library or compiler is needed for that."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
+import struct
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
-from boundflow_core.errors import OptionError
-from boundflow_tvm.backend import Tir, tir
+from boundflow_tvm.backend import Tir
 
-__all__ = ["ARCHITECTURE", "Grid", "compiled_source", "cuda_source"]
+__all__ = ["ARCHITECTURE", "Grid", "cuda_source"]
 
 ARCHITECTURE = "sm_90"
+
+# What generated code uses beside the functions of every compiler for CUDA. NVRTC comes without any header.
+PRELUDE = """\
+#ifdef __CUDACC_RTC__
+typedef signed char int8_t;
+typedef int int32_t;
+typedef long long int64_t;
+#else
+#include <cstdint>
+#endif
+#define CUDART_INF_F __int_as_float(0x7f800000)
+#define CUDART_NAN_F __int_as_float(0x7fffffff)
+"""
+
+
+class _CudaTir(Tir):
+    """TVM's tensor IR with numbers that its writer of CUDA source gets right."""
+
+    def number(self, value: float | int | bool, dtype: str) -> Any:
+        """float64 goes by its bits: TVM writes fifteen decimals, which makes zero of 1e-20."""
+        if dtype == "float64":
+            (bits,) = struct.unpack("<q", struct.pack("<d", float(value)))
+            return self.call("__longlong_as_double", dtype, self.number(bits, "int64"))
+        if dtype == "int64" and int(value) == -(2**63):  # C++ has no literal for it
+            return self.t.Sub(super().number(1 - 2**63, dtype), self.int(1))
+        return super().number(value, dtype)
+
+    def unary(self, name: str, x: Any, dtype: str) -> Any:
+        """Functions of CUDA's library, which need no pass that looks for them."""
+        if not dtype.startswith("float"):
+            below = self.t.LT(x, self.number(0, dtype))
+            return self.select(below, self.t.Sub(self.number(0, dtype), x), x) if name == "abs" else x
+        return self.call({"abs": "fabs"}.get(name, name) + ("f" if dtype == "float32" else ""), dtype, x)
+
+
+@lru_cache(maxsize=1)
+def _tir() -> Tir:
+    return _CudaTir()
 
 
 class Grid:
@@ -25,7 +60,7 @@ class Grid:
     """
 
     def __init__(self) -> None:
-        self.t: Tir = tir()
+        self.t: Tir = _tir()
 
     def kernel(self, parameters: Sequence[Any], blocks: Any, threads: int, body: Callable[[Any, Any], Any]) -> Any:
         """A function that runs ``body(block, thread)`` for each thread of each block.
@@ -55,30 +90,19 @@ class Grid:
 
 
 def cuda_source(functions: Mapping[str, Any], architecture: str = ARCHITECTURE) -> str:
-    """The CUDA source of kernels by name; ``NAME_kernel`` takes the kernel's parameters."""
-    t = tir()
-    target = t.tvm.target.Target({"kind": "cuda", "arch": architecture}, host={"kind": "llvm"})
-    named = {t.name(name): function.with_attr("global_symbol", name) for name, function in functions.items()}
-    # common subexpressions would become parameters, which only the host's half of the code knows
-    with t.tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-        module = t.t.build(t.tvm.IRModule(named), target=target)
-    return "".join(str(part.inspect_source()) for part in module.imports)
+    """The CUDA source of kernels by name, which take their parameters in order.
 
-
-def compiled_source(source: str, architecture: str = ARCHITECTURE) -> bytes:
-    """Machine code (a cubin) of CUDA source.
-
-    Raises:
-        OptionError: there is no nvcc here, or it refuses the source; says why.
+    Nothing is simplified: TVM takes x * 0 for 0, also where x is NaN or infinite. So kernels go straight to the writer
+    of source, as functions of the device, without any pass. (Most would also take time that doubles with each maximum
+    in a chain.)
     """
-    compiler = shutil.which("nvcc")
-    if compiler is None:
-        raise OptionError("CUDA source cannot be compiled: nvcc is not on the path")
-    with tempfile.TemporaryDirectory(prefix="boundflow-") as folder:
-        path, result = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
-        path.write_text(source, encoding="utf-8")
-        command = [compiler, "-cubin", f"-arch={architecture}", "-o", str(result), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise OptionError(f"nvcc refuses the source: {done.stderr.strip()}")
-        return result.read_bytes()
+    t = _tir()
+    target = t.tvm.target.Target({"kind": "cuda", "arch": architecture}, host={"kind": "llvm"})
+    launched = {"target": target, "calling_conv": 2, "tirx.is_global_func": True}
+    named = {}
+    for name, function in functions.items():
+        for key, attribute in {**launched, "global_symbol": name}.items():
+            function = function.with_attr(key, attribute)
+        named[t.name(name)] = function
+    written = str(t.tvm.get_global_func("target.build.cuda")(t.tvm.IRModule(named), target).inspect_source())
+    return PRELUDE + written[written.index('extern "C"') :]

@@ -22,7 +22,26 @@ BOUNDFLOW_API = (1, 1)
 
 @hookimpl
 def boundflow_register_executors() -> list[Executor]:
+    from boundflow_tvm.cuda.executor import unavailable as no_gpu
+
     return [
+        Executor(
+            "cuda",
+            "PyTorch on a GPU of NVIDIA, with kernels of TVM for what is no product",
+            rank=1,  # below executor torch, which "auto" takes there
+            unavailable=no_gpu,
+            open=_open_cuda,
+            traits=_traits_cuda,
+            passes=(
+                Pass(
+                    "fuse",
+                    "elementwise and layout operations become kernels",
+                    rank=200,
+                    run=_fuse,
+                    strategies=("cuda_tir",),
+                ),
+            ),
+        ),
         Executor(
             "tvm",
             "compiled kernels on the CPU",
@@ -48,15 +67,16 @@ def boundflow_register_executors() -> list[Executor]:
                     strategies=("call_tir",),
                 ),
             ),
-        )
+        ),
     ]
 
 
 @hookimpl
 def boundflow_register_lowerings() -> list[LoweringStrategy]:
+    from boundflow_tvm.cuda.executor import STRATEGY
     from boundflow_tvm.strategies import STRATEGIES
 
-    return list(STRATEGIES)
+    return [*STRATEGIES, STRATEGY]
 
 
 @hookimpl
@@ -82,6 +102,18 @@ def _open(plan: PlanBundle, device: Any) -> Session:
         return RelaxSession(plan)
 
     return open_session(plan, device)
+
+
+def _open_cuda(plan: PlanBundle, device: Any) -> Session:
+    from boundflow_tvm.cuda.session import open_session
+
+    return open_session(plan, device)
+
+
+def _traits_cuda() -> MemoryTraits:
+    from boundflow_tvm.cuda.session import TRAITS
+
+    return TRAITS
 
 
 def _traits() -> MemoryTraits:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 from boundflow_core.cli.console import console
 from boundflow_core.cli.files import write_json
-from boundflow_core.plugins import BOUNDFLOW_API, PluginRecord, records
+from boundflow_core.extension import Executor, LoweringStrategy
+from boundflow_core.plugins import BOUNDFLOW_API, PluginRecord, records, registry
 from boundflow_core.plugins.manager import CORE, Settings
 
 __all__ = ["command"]
@@ -22,14 +23,16 @@ COLOURS = {"active": "green", "disabled": "dim", "broken": "red", "incompatible"
 def command(as_json: bool) -> None:
     """Show which plugins are installed, what they bring, and what is left out.
 
-    A plugin that cannot be used never stops the others; its row says why. The environment variable
+    A plugin that cannot be used never stops the others; its row says why. So do executors and lowering strategies that
+    cannot be used on this machine. The environment variable
     BOUNDFLOW_DISABLE_PLUGINS=name,name leaves plugins out on purpose, BOUNDFLOW_STRICT_PLUGINS=1 turns a plugin that
     cannot be used into an error.
     """
     found = records()
     without_effect = ineffective(found, Settings.of(os.environ))
     if as_json:
-        write_json({"api": list(BOUNDFLOW_API), "plugins": [record.to_json() for record in found]}, "-")
+        shown = [{**record.to_json(), "unavailable": unavailable(record)} for record in found]
+        write_json({"api": list(BOUNDFLOW_API), "plugins": shown}, "-")
     else:
         show(found)
     for name in without_effect:
@@ -40,6 +43,16 @@ def command(as_json: bool) -> None:
 def ineffective(found: Sequence[PluginRecord], settings: Settings) -> list[str]:
     """Names that the user disables, but that are no plugin's, or core's."""
     return sorted(settings.disabled - {record.name for record in found if record.name != CORE})
+
+
+def unavailable(record: PluginRecord) -> dict[str, str]:
+    """Executors and lowering strategies of an active plugin that cannot be used here, with the reason."""
+    if not record.active:
+        return {}
+    tables: dict[str, Mapping[str, Executor | LoweringStrategy]]
+    tables = {"executors": registry().executors, "lowerings": registry().lowerings}
+    reasons = {name: tables[kind][name].unavailable() for kind in tables for name in record.brings.get(kind, ())}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def show(found: Sequence[PluginRecord]) -> None:
@@ -53,7 +66,8 @@ def show(found: Sequence[PluginRecord]) -> None:
     table.add_column("brings, or why not", ratio=1, overflow="fold")
     for record in found:
         brings = [f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in record.brings.items()]
-        lines = [*brings, *record.notes] if record.active else [record.reason]
+        missing = [f"not here: {name}: {reason}" for name, reason in unavailable(record).items()]
+        lines = [*brings, *missing, *record.notes] if record.active else [record.reason]
         status = Text(record.status.value, style=COLOURS[record.status.value])
         table.add_row(record.name, record.distribution, record.version, status, "\n".join(lines))
     console().print(table)

@@ -20,7 +20,7 @@ from boundflow_core.ir.program import Op, Value
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.planner.storage import MemoryTraits
 
-__all__ = ["TRAITS", "open_session"]
+__all__ = ["TRAITS", "TorchBackend", "TorchSession", "full_precision", "open_session"]
 
 TRAITS = MemoryTraits(
     into=INTO,
@@ -38,8 +38,8 @@ def open_session(plan: PlanBundle, device: Any = None) -> StepSession:
     """
     target = torch.device(device) if device is not None else torch.device("cpu")
     _keep_freed_memory()
-    with torch.no_grad(), _full_precision():
-        return _TorchSession(plan, _TorchBackend(target, plan.differentiable))
+    with torch.no_grad(), full_precision():
+        return TorchSession(plan, TorchBackend(target, plan.differentiable))
 
 
 def _keep_freed_memory() -> None:
@@ -53,15 +53,18 @@ def _keep_freed_memory() -> None:
     torch.empty(4 * PIECE, dtype=torch.uint8)
 
 
-class _TorchSession(StepSession):
+class TorchSession(StepSession):
+    """A plan with its memory on a device of torch. Not for use by two threads at once."""
+
     @contextmanager
     def running(self) -> Iterator[None]:
-        with torch.set_grad_enabled(not self._planned and torch.is_grad_enabled()), _full_precision():
+        with torch.set_grad_enabled(not self._planned and torch.is_grad_enabled()), full_precision():
             yield
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
+    """Products of float32 numbers are full float32 products, on every device."""
     backends = torch.backends
     switches: list[tuple[Any, str, Any]]
     if hasattr(backends.cuda.matmul, "fp32_precision"):
@@ -80,7 +83,9 @@ def _full_precision() -> Iterator[None]:
             setattr(module, name, old)
 
 
-class _TorchBackend:
+class TorchBackend:
+    """Tensors on a device; ``differentiable``: gradients may be recorded."""
+
     def __init__(self, device: torch.device, differentiable: bool) -> None:
         self._device, self._differentiable = device, differentiable
 

@@ -70,7 +70,8 @@ def _power(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> An
 def _sigmoid(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> Any:
     (x,), dtype = xs, str(dtypes[0])
     one = t.number(1.0, dtype)
-    small = t.call("expf" if dtype == "float32" else "exp", dtype, t.t.Mul(t.t.abs(x), t.number(-1.0, dtype)))
+    minus = t.t.Mul(t.unary("abs", x, dtype), t.number(-1.0, dtype))
+    small = t.call("expf" if dtype == "float32" else "exp", dtype, minus)
     top = t.select(t.t.GE(x, t.number(0.0, dtype)), one, small)
     return t.t.Div(top, t.t.Add(one, small))
 
@@ -114,6 +115,10 @@ def _binary(name: str) -> Callable[..., Any]:
     return lambda t, xs, dtypes, attrs: getattr(t.t, name)(*xs)
 
 
+def _unary(name: str) -> Callable[..., Any]:
+    return lambda t, xs, dtypes, attrs: t.unary(name, xs[0], str(dtypes[0]))
+
+
 def _extremum(largest: bool) -> Callable[..., Any]:
     def function(t: Tir, xs: Sequence[Any], dtypes: Sequence[DType], attrs: Any) -> Any:
         if dtypes[0] is DType.BOOL:
@@ -131,13 +136,13 @@ _FUNCTIONS: Mapping[str, Callable[[Tir, Sequence[Any], Sequence[DType], Any], An
     "maximum": _extremum(True),
     "minimum": _extremum(False),
     "neg": lambda t, xs, dtypes, attrs: t.t.Mul(xs[0], t.number(-1.0, str(dtypes[0]))),
-    "abs": lambda t, xs, dtypes, attrs: t.t.abs(xs[0]),
+    "abs": _unary("abs"),
     "sign": _sign,
-    "floor": lambda t, xs, dtypes, attrs: t.t.floor(xs[0]),
+    "floor": _unary("floor"),
     "exp": _c("exp"),
     "log": _c("log"),
     "log1p": _c("log1p"),
-    "sqrt": lambda t, xs, dtypes, attrs: t.t.sqrt(xs[0]),
+    "sqrt": _unary("sqrt"),
     "tanh": _c("tanh"),
     "sin": _c("sin"),
     "cos": _c("cos"),

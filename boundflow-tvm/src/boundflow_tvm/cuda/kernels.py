@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from boundflow_core.ir.program import Op, Primitive
@@ -14,7 +14,7 @@ from boundflow_tvm.codegen.scalar import LoopNest, loop_nest
 from boundflow_tvm.cuda.blocks import THREADS, declared, grid_size, joined, places, strided
 from boundflow_tvm.fused import FUSED, steps_of
 
-__all__ = ["CudaKernel", "kernel_of", "refused"]
+__all__ = ["STEPS", "CudaKernel", "kernel_of", "refused"]
 
 # Left to libraries, or written for one thread each on the CPU.
 _LIBRARY = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
@@ -26,15 +26,19 @@ class CudaKernel:
     """A kernel, and how many blocks of :data:`boundflow_tvm.cuda.blocks.THREADS` threads it runs in.
 
     Attributes:
-        function: see :meth:`boundflow_tvm.backend_cuda.Grid.kernel`; its parameters are pointers ``p0``, ``p1``... to
-            operands and results, and the values ``size_S`` of symbols.
+        key: text that equals only where the code does.
+        symbols: symbols of the shapes, in order.
         work: how many elements, or rows, there are.
         share: how many of these a block takes.
+        build: its function, see :meth:`boundflow_tvm.backend_cuda.Grid.kernel`. Its parameters are pointers ``p0``,
+            ``p1``... to operands and results, which lie in order, and the values ``size_S`` of the symbols as int64.
     """
 
-    function: Any
+    key: str
+    symbols: tuple[str, ...]
     work: Dim
     share: int
+    build: Callable[[], Any] = field(compare=False)
 
     def blocks(self, sizes: Mapping[str, int]) -> int:
         return -(-concrete_dim(self.work, sizes) // self.share)
@@ -42,7 +46,7 @@ class CudaKernel:
 
 def refused(op: Op) -> str | None:
     """Why there is no kernel for ``op``, or None."""
-    if op.name in _STEPS or op.spec is FUSED:
+    if op.name in STEPS or op.spec is FUSED:
         return None
     if op.name in _LIBRARY:
         return "left to cuBLAS and cuDNN"
@@ -53,14 +57,29 @@ def refused(op: Op) -> str | None:
 
 def kernel_of(op: Op) -> CudaKernel:
     """The kernel for ``op``, which is not :func:`refused`."""
-    values = (*op.inputs, *op.outputs)
-    symbols = sorted({s for v in values for dim in v.shape if isinstance(dim, SymDim) for s in dim.symbols})
-    grid = Grid()
-    frame = Frame(grid.t, [value.type for value in values], symbols)
-    if op.name in _STEPS:
-        return _STEPS[op.name](grid, frame, op)
-    nest = loop_nest(steps_of(op))
-    return (_reduced if nest.reduction else _elementwise)(grid, frame, nest)
+    types = [value.type for value in (*op.inputs, *op.outputs)]
+    symbols = tuple(sorted({s for kind in types for dim in kind.shape if isinstance(dim, SymDim) for s in dim.symbols}))
+    key = f"{op.name}({', '.join(map(str, types))}) {{{op.attrs}}}"
+    nest = None if op.name in STEPS else loop_nest(steps_of(op))
+    if nest is None:
+        work, share = size(op.inputs[0].shape[: op.attrs["front"]]), 1
+    elif nest.reduction:
+        work, share = size([nest.extents[axis] for axis in _kept(nest)]), 1
+    else:
+        work, share = size(nest.extents), THREADS
+
+    def build() -> Any:
+        grid = Grid()
+        frame = Frame(grid.t, types, symbols)
+        if nest is None:
+            return STEPS[op.name](grid, frame, op)
+        return (_reduced if nest.reduction else _elementwise)(grid, frame, nest)
+
+    return CudaKernel(key, symbols, work, share, build)
+
+
+def _kept(nest: LoopNest) -> list[int]:
+    return [axis for axis in range(len(nest.extents)) if axis not in nest.reduced]
 
 
 def _parameters(frame: Frame) -> list[Any]:
@@ -72,7 +91,7 @@ def _in_memory(frame: Frame, value: Any, dtype: DType) -> Any:
     return t.select(value, t.number(1, "int8"), t.number(0, "int8")) if dtype is DType.BOOL else value
 
 
-def _elementwise(grid: Grid, frame: Frame, nest: LoopNest) -> CudaKernel:
+def _elementwise(grid: Grid, frame: Frame, nest: LoopNest) -> Any:
     t = frame.t
     total = grid_size(frame, nest.extents)
 
@@ -85,13 +104,12 @@ def _elementwise(grid: Grid, frame: Frame, nest: LoopNest) -> CudaKernel:
         return declared(frame, t.when(t.t.LT(number, total), t.seq(*statements, store)))
 
     blocks = t.t.truncdiv(total + t.int(THREADS - 1), t.int(THREADS))
-    return CudaKernel(grid.kernel(_parameters(frame), blocks, THREADS, body), size(nest.extents), THREADS)
+    return grid.kernel(_parameters(frame), blocks, THREADS, body)
 
 
-def _reduced(grid: Grid, frame: Frame, nest: LoopNest) -> CudaKernel:
+def _reduced(grid: Grid, frame: Frame, nest: LoopNest) -> Any:
     t, dtype = frame.t, nest.code[-1].dtype
-    kept = [axis for axis in range(len(nest.extents)) if axis not in nest.reduced]
-    over = sorted(nest.reduced)
+    kept, over = _kept(nest), sorted(nest.reduced)
     rows, columns = ([nest.extents[axis] for axis in axes] for axes in (kept, over))
 
     def body(block: Any, thread: Any) -> Any:
@@ -113,13 +131,13 @@ def _reduced(grid: Grid, frame: Frame, nest: LoopNest) -> CudaKernel:
 
         return declared(frame, joined(grid, thread, dtype, nest.reduction, sweep, write))
 
-    return CudaKernel(grid.kernel(_parameters(frame), grid_size(frame, rows), THREADS, body), size(rows), 1)
+    return grid.kernel(_parameters(frame), grid_size(frame, rows), THREADS, body)
 
 
 # -- rows of linear bounds through the lines of an activation ---------------------------------------------------------
 
 
-def _backsubstitute(grid: Grid, frame: Frame, op: Op) -> CudaKernel:
+def _backsubstitute(grid: Grid, frame: Frame, op: Op) -> Any:
     """(A, lower slope, lower bias, upper slope, upper bias) to (A+ ls + A- us, sum A+ lb + A- ub), in one pass.
 
     A row of A is read once, by one block. Without a lower bias (relu) that is zero.
@@ -157,8 +175,7 @@ def _backsubstitute(grid: Grid, frame: Frame, op: Op) -> CudaKernel:
             joined(grid, thread, dtype, "reduce_sum", sweep, lambda total: t.store(buffers["bias"], block, total)),
         )
 
-    function = grid.kernel(_parameters(frame), grid_size(frame, shape[:front]), THREADS, body)
-    return CudaKernel(function, size(shape[:front]), 1)
+    return grid.kernel(_parameters(frame), grid_size(frame, shape[:front]), THREADS, body)
 
 
 def _address(frame: Frame, axes: Sequence[Any], shape: Shape) -> Any:
@@ -170,7 +187,8 @@ def _address(frame: Frame, axes: Sequence[Any], shape: Shape) -> Any:
     return total
 
 
-_STEPS: Mapping[str, Callable[[Grid, Frame, Op], CudaKernel]] = {
+STEPS: Mapping[str, Callable[[Grid, Frame, Op], Any]] = {
     "backsubstitute": _backsubstitute,
     "relu_backsubstitute": _backsubstitute,
 }
+"""Kernels of composites of others, by name."""
