@@ -63,7 +63,7 @@ class Effort:
     child: Settings = CHILD
     beta_rate: float = 3.0
     patience: int = 30
-    candidates: int = 3
+    candidates: int = 32
     tighten: float = 0.2
 
 
