@@ -72,24 +72,25 @@ WINDOW = 5
 
 
 class _Rise:
-    """How the best bounds of a batch have risen in the latest steps."""
+    """How the bounds of a batch have risen in the latest steps, which may have to make good for a first one too far."""
 
     def __init__(self, size: int) -> None:
-        self._best = [np.full(size, -np.inf)]
+        self._met = [np.full(size, -np.inf)]
 
     def __getitem__(self, index: Array) -> _Rise:
         kept = _Rise(0)
-        kept._best = [best[index] for best in self._best]
+        kept._met = [met[index] for met in self._met]
         return kept
 
     def note(self, bound: Array) -> None:
         """Takes note of the bounds [B] that a step has met."""
-        self._best = [*self._best[-WINDOW:], bound]
+        self._met = [*self._met[-WINDOW:], bound]
 
     def reaches(self, goal: float, steps: int) -> Array:
-        """Which [B] would come above ``goal`` in ``steps`` if they rose as in the latest ones."""
-        now, before = self._best[-1], self._best[0]
-        return np.asarray(now + (now - before) * (steps / (len(self._best) - 1)) > goal)
+        """Which [B] would come above ``goal`` in ``steps`` more if they rose as in the latest ones."""
+        now, before = self._met[-1], self._met[0]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(now + (now - before) * (steps / (len(self._met) - 1)) > goal)
 
 
 class BetaCrown:
