@@ -155,9 +155,7 @@ class BetaCrown:
         lower = self._emptied(problems, np.asarray(found["lower"]))
         return lower, {name: np.asarray(found[f"rows:{name}"]) for name in self.values}
 
-    def optimised(
-        self, problems: Subproblems, settings: Settings, *, beta_rate: float, patience: int = 0
-    ) -> Optimised:
+    def optimised(self, problems: Subproblems, settings: Settings, *, beta_rate: float, patience: int = 0) -> Optimised:
         """The best of ``settings.iterations`` steps; subproblems with a row above ``settings.stop`` stay as they are.
 
         Args:
