@@ -55,9 +55,7 @@ class Effort:
         child: how, after a split, starting from what the parent had.
         beta_rate: size of a step of multipliers, in the unit of the coefficients of their value's rows.
         patience: further steps for subproblems that are about to be closed.
-        candidates: neurons whose splits are looked at before one is chosen, where there is one group of rows; 1: the
-            best by score.
-        candidates_of_many: the same where there are several groups, for which cells make the splits that count.
+        candidates: neurons whose splits are looked at before one is chosen; 1: the best by score.
         tighten: the share of the time left that may go into tighter bounds inside of the network before any split.
     """
 
@@ -66,7 +64,6 @@ class Effort:
     beta_rate: float = 3.0
     patience: int = 30
     candidates: int = 32
-    candidates_of_many: int = 3
     tighten: float = 0.2
 
 
@@ -324,8 +321,7 @@ class ActivationSearch:
         filled = parents[np.minimum(np.arange(batch_size(len(parents))), len(parents) - 1)]
         count = len(parents)
         score, able = (found[:count] for found in self._scores(filled))
-        many = len(self.roots.offset) > 1
-        chosen = candidates(score, able, self.effort.candidates_of_many if many else self.effort.candidates)
+        chosen = candidates(score, able, self.effort.candidates)
         if not chosen.shape[1]:
             chosen = np.full((count, 1), -1)
         fine = chosen[:, 0] >= 0
