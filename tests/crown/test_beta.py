@@ -178,6 +178,28 @@ def test_what_the_optimisation_gave_is_given_again(name: str) -> None:
     np.testing.assert_allclose(confirmed, found.lower, atol=1e-4)
 
 
+def test_patience_closes_what_is_about_to_be_closed_and_nothing_else_goes_on() -> None:
+    graph, rng = small_mlp(), np.random.default_rng(7)
+    bounder, problems = root(graph, 32, exact=False, rows=1)
+    problems = replace(problems, split=random_split(graph, problems, rng, 5))
+    few, many = replace(SETTINGS, iterations=6), replace(SETTINGS, iterations=46)
+    early, late = (bounder.optimised(problems, one, beta_rate=0.2).lower[:, 0] for one in (few, many))
+    # Half of them would be closed by more steps, the rest is far away.
+    near = np.arange(len(early)) % 2 == 0
+    goal = np.where(near, (early + late) / 2, late + 100)[:, None]
+    shifted = replace(problems, offset=problems.offset - goal)
+    closing = near & (late - early > 1e-3)
+    assert closing.sum() > 4
+    found = bounder.optimised(shifted, replace(few, stop=0.0), beta_rate=0.2, patience=40)
+    lower = found.lower[:, 0]
+    assert (lower[closing] > 0).sum() > closing.sum() / 2
+    np.testing.assert_allclose(lower[~near], early[~near] - goal[~near, 0], atol=1e-4)
+    again = replace(shifted, slopes=found.slopes, multipliers=found.multipliers)
+    np.testing.assert_allclose(bounder.bounds(again), found.lower, atol=1e-4)
+    at_once = bounder.optimised(shifted, replace(few, stop=0.0), beta_rate=0.2).lower[:, 0]
+    assert not (at_once[closing] > 0).any()
+
+
 def test_company_and_batches_that_shrink_change_nothing() -> None:
     graph, rng = small_mlp(), np.random.default_rng(5)
     bounder, problems = root(graph, 16, exact=False, rows=1)

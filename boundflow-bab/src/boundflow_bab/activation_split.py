@@ -37,15 +37,13 @@ LARGEST = 6e4
 CONFIRMED_AT_ONCE = 256
 # The share of the time of a search that goes into further attacks.
 ATTACK_SHARE = 0.1
-# Fewer subproblems do not tell which rate of multipliers is best.
-ENOUGH_TO_RATE = 16
 # A batch should not take much longer, in seconds.
 RUN_SECONDS = 1.0
 LARGEST_BATCH = 1024
-# Neurons of a batch in the beginning, all values and rows counted.
-FIRST_NEURONS = 1 << 17
+# Neurons of a batch in the beginning, and at most, all values and rows counted: of more, arrays do not stay in caches.
+FIRST_NEURONS, MOST_NEURONS = 1 << 17, 1 << 19
 # Bounds of the root are worth many steps: all of the tree starts from its slopes.
-ROOT, CHILD = Settings(60, 0.2, 0.97, 0.0), Settings(10, 0.1, 0.92, 0.0)
+ROOT, CHILD = Settings(60, 0.2, 0.97, 0.0), Settings(10, 0.03, 0.98, 0.0)
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,17 @@ class Effort:
     Attributes:
         root: how bounds are optimised without any split.
         child: how, after a split, starting from what the parent had.
-        beta_rates: sizes of a step of multipliers, in the unit of the coefficients of their value's rows; the first
-            until the search has found out which suits it.
+        beta_rate: size of a step of multipliers, in the unit of the coefficients of their value's rows.
+        patience: further steps for subproblems that are about to be closed.
         candidates: neurons whose splits are looked at before one is chosen; 1: the best by score.
         tighten: the share of the time left that may go into tighter bounds inside of the network before any split.
     """
 
     root: Settings = ROOT
     child: Settings = CHILD
-    beta_rates: tuple[float, ...] = (3.0, 0.6, 12.0)
-    candidates: int = 3
+    beta_rate: float = 3.0
+    patience: int = 30
+    candidates: int = 32
     tighten: float = 0.2
 
 
@@ -106,13 +105,15 @@ class ActivationSearch:
         self._bias = bias_of(self.graph, self.neurons)
         self._waiting: list[Leaves] = []  # closed by float32 bounds, to be confirmed
         rows, size = self.roots.offset.shape[1], sum(int(np.prod(shape)) for shape in self.quick.values.values())
-        self.batch = max(min(batch_size(FIRST_NEURONS // max(rows * size, 1)) // 2, 64), 1)
+        self.batch, self._most = (
+            max(min(batch_size(count // max(rows * size, 1)) // 2, most), 1)
+            for count, most in ((FIRST_NEURONS, 64), (MOST_NEURONS, LARGEST_BATCH))
+        )
         self._unit: dict[str, Array] = {}
         self._attacking = 0.1  # the first attack has been before the search
         start = self._start()
         self.frontier = Frontier(start[:0])
         self._unbounded = len(start)
-        self._rounds, self.beta_rate = 0, self.effort.beta_rates[0]
         exact = self.exact is not None
         self.tightener = Tightener(self.quick.graph, self.quick.executor, self.clock, exact=exact)
 
@@ -179,7 +180,7 @@ class ActivationSearch:
                     children = self._branch(parents)
                 if len(children):
                     with self.clock.phase("search"):
-                        self._settle(self._rated(children))
+                        self._settle(self._bound(children, self.effort.child))
             if self._waiting and (not len(self.frontier) or sum(map(len, self._waiting)) >= CONFIRMED_AT_ONCE):
                 self._confirm()
             self.observe(self)
@@ -264,7 +265,9 @@ class ActivationSearch:
             count, size = len(some), batch_size(len(some))
             started = time.perf_counter()
             filled = some[np.minimum(np.arange(size), count - 1)]
-            best = self.quick.optimised(self._problems(filled), settings, beta_rate=self.beta_rate)
+            best = self.quick.optimised(
+                self._problems(filled), settings, beta_rate=self.effort.beta_rate, patience=self.effort.patience
+            )
             self._learn(size, (time.perf_counter() - started) * self.effort.child.iterations / settings.iterations)
             bound = np.where(np.isnan(best.lower), -np.inf, best.lower).max(axis=1)[:count]
             alpha, beta = (self.neurons.picked(arrays)[:count] for arrays in (best.slopes, best.multipliers))
@@ -273,28 +276,10 @@ class ActivationSearch:
         self.bounded += len(leaves)
         return joined(*found)
 
-    def _rated(self, children: Leaves) -> Leaves:
-        """``children`` bounded; now and then by all rates of multipliers, the best of which is taken from then on.
-
-        Early in a search one multiplier must go far, late in it many must stay where they are.
-        """
-        self._rounds += 1
-        if self._rounds & (self._rounds - 1) or self._rounds < 4 or len(children) < ENOUGH_TO_RATE:
-            return self._bound(children, self.effort.child)
-        found, worth = [], []
-        for rate in self.effort.beta_rates:
-            self.beta_rate = rate
-            found.append(self._bound(children, self.effort.child))
-            worth.append(np.minimum(found[-1].bound, 0).sum())
-        self.beta_rate = self.effort.beta_rates[int(np.argmax(worth))]
-        best = np.argmax([one.bound for one in found], axis=0)
-        number = np.arange(len(children)) + best * len(children)
-        return joined(*found)[number]
-
     def _learn(self, size: int, seconds: float) -> None:
         """The next batch is larger if this one was quick, smaller if it took too long."""
         if size >= self.batch and seconds < RUN_SECONDS / 2:
-            self.batch = min(2 * size, LARGEST_BATCH)
+            self.batch = min(2 * size, self._most)
         elif seconds > 2 * RUN_SECONDS and size > 1:
             self.batch = size // 2
 
@@ -390,9 +375,9 @@ class ActivationSearch:
         for sign in (ACTIVE, INACTIVE):
             children = _child(each, neuron, sign)
             found = []
-            for start in range(0, len(children), 2 * self.batch):
+            for start in range(0, len(children), self.batch):
                 self.clock.check()
-                some = children[start : start + 2 * self.batch]
+                some = children[start : start + self.batch]
                 filled = some[np.minimum(np.arange(batch_size(len(some))), len(some) - 1)]
                 found.append(self.quick.bounds(self._problems(filled)).max(axis=1)[: len(some)])
             after.append(np.concatenate(found).reshape(count, number))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from boundflow_bab.neurons import Neurons
 from boundflow_bab.problem import Rows
+from boundflow_bab.tighten import outward32
 from boundflow_crown import Subproblems
 
 __all__ = ["Roots"]
@@ -42,6 +43,7 @@ class Roots:
 
     def __post_init__(self) -> None:
         self._exact: Bounds | None = None
+        self._boxes: tuple[Array, Array] = self.lower[:0], self.upper[:0]
 
     @staticmethod
     def of(lower: Array, upper: Array, rows: Rows, find: Find, find_exact: Find | None) -> Roots:
@@ -62,6 +64,13 @@ class Roots:
             self._exact = more if self._exact is None else _joined(self._exact, more)
         assert self._exact is not None
         return self._exact
+
+    @property
+    def boxes(self) -> tuple[Array, Array]:
+        """The boxes in float32, rounded outwards."""
+        if len(self._boxes[0]) < len(self.lower):
+            self._boxes = outward32({"": (self.lower, self.upper)})[""]
+        return self._boxes
 
     def tighten(self, bounds: Bounds, exact: Bounds | None) -> None:
         """Takes other bounds of the boxes; ``exact`` ones hold in exact arithmetic."""
@@ -102,6 +111,7 @@ class Roots:
             unit: of multipliers, by value, [B].
         """
         known = self.exact if exact else self.bounds
+        lower, upper = (self.lower, self.upper) if exact else self.boxes
         if len(self.lower) == 1:  # a view is enough
             bounds = {n: tuple(np.broadcast_to(x, (len(box), *x.shape[1:])) for x in pair) for n, pair in known.items()}
         else:
@@ -109,8 +119,8 @@ class Roots:
         # Of other neurons slopes are those of the function, as crown would take them in the box.
         rest = {n: (known[n][0] + known[n][1] > 0)[box][:, None] for n in neurons.shapes}
         return Subproblems(
-            self.lower[box],
-            self.upper[box],
+            lower[box],
+            upper[box],
             self.C[group],
             self.offset[group],
             bounds,  # type: ignore[arg-type]

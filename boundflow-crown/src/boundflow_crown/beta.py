@@ -67,6 +67,32 @@ class Optimised:
     multipliers: Mapping[str, Array]
 
 
+# Steps over which it is measured how quickly bounds rise.
+WINDOW = 5
+
+
+class _Rise:
+    """How the bounds of a batch have risen in the latest steps, which may have to make good for a first one too far."""
+
+    def __init__(self, size: int) -> None:
+        self._met = [np.full(size, -np.inf)]
+
+    def __getitem__(self, index: Array) -> _Rise:
+        kept = _Rise(0)
+        kept._met = [met[index] for met in self._met]
+        return kept
+
+    def note(self, bound: Array) -> None:
+        """Takes note of the bounds [B] that a step has met."""
+        self._met = [*self._met[-WINDOW:], bound]
+
+    def reaches(self, goal: float, steps: int) -> Array:
+        """Which [B] would come above ``goal`` in ``steps`` more if they rose as in the latest ones."""
+        now, before = self._met[-1], self._met[0]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(now + (now - before) * (steps / (len(self._met) - 1)) > goal)
+
+
 class BetaCrown:
     """Bounds of subproblems of one network.
 
@@ -129,11 +155,13 @@ class BetaCrown:
         lower = self._emptied(problems, np.asarray(found["lower"]))
         return lower, {name: np.asarray(found[f"rows:{name}"]) for name in self.values}
 
-    def optimised(self, problems: Subproblems, settings: Settings, *, beta_rate: float) -> Optimised:
+    def optimised(self, problems: Subproblems, settings: Settings, *, beta_rate: float, patience: int = 0) -> Optimised:
         """The best of ``settings.iterations`` steps; subproblems with a row above ``settings.stop`` stay as they are.
 
         Args:
             beta_rate: the size of a step of the multipliers, as ``settings.rate`` is that of slopes.
+            patience: further steps for subproblems that would come above ``settings.stop`` in these if they went on to
+                rise as in the latest ones.
         """
         given = self._inputs(self._step, problems)
         best = np.full(problems.offset.shape, -np.inf, dtype=self.dtype.numpy)
@@ -148,20 +176,24 @@ class BetaCrown:
         places = np.arange(len(problems))
         live = ~problems.split.empty(problems.bounds)
         carried = {name: name for name in state}
-        number = 0
-        while number < settings.iterations and live.any():
+        number, last = 0, settings.iterations + (patience if settings.stop is not None else 0)
+        rise = _Rise(len(problems))
+        while number < last and live.any():
             with self._step.loop({**given, **state}, carried) as loop:
                 smaller = False
-                while number < settings.iterations and live.any() and not smaller:
+                while number < last and live.any() and not smaller:
                     scalars = settings.scalars(number)
                     rates = {"alpha rate": scalars["rate"], "beta rate": scalars["rate"] * beta_rate / settings.rate}
                     step = {name: self._number(value) for name, value in {**rates, "tiny": scalars["tiny"]}.items()}
                     now = np.asarray(loop.step(step)["least"])
                     number += 1
                     if settings.stop is not None:
+                        rise.note(now.max(axis=1))
                         live &= ~(now > settings.stop).any(axis=1)
+                        if number >= settings.iterations:
+                            live &= rise.reaches(settings.stop, last - number)
                         size = 1 << max(int(live.sum()) - 1, 0).bit_length()
-                        smaller = 2 * size <= len(live) and number + 1 < settings.iterations
+                        smaller = 2 * size <= len(live) and number + 1 < last
                 state = {name: np.asarray(array) for name, array in loop.state().items()}
             for name, array in final.items():
                 array[places] = state[name]
@@ -169,7 +201,7 @@ class BetaCrown:
                 keep = np.concatenate([np.flatnonzero(live), np.flatnonzero(~live)])[:size]
                 state = {name: array[keep] for name, array in state.items()}
                 given = {name: array[keep] for name, array in given.items()}
-                places, live = places[keep], live[keep]
+                places, live, rise = places[keep], live[keep], rise[keep]
         return Optimised(
             self._emptied(problems, final["best"]),
             {name: final[f"best alpha:{name}"] for name in self.values},

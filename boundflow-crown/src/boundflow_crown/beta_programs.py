@@ -147,7 +147,11 @@ def _least(
 
 def _step(workshop: Workshop, names: tuple[str, ...], nodes: Sequence[Node]) -> BoundProgram:
     """One step of projected ascent by Adam: slopes and multipliers are brought to the nearest that are sound, bounded,
-    and moved. ``best``, ``best alpha:V`` and ``best beta:V`` are those of the best step so far, row by row."""
+    and moved. ``best``, ``best alpha:V`` and ``best beta:V`` are those of the best step so far, row by row.
+
+    Of a row's multipliers at a value, that of the latest split must go far, earlier ones hardly: they share the size of
+    their steps.
+    """
     values = _values(nodes)
     # A value with several activations takes slopes that suit each of them, by a clamp of its own for each.
     single = len(values) == len(nodes)
@@ -177,7 +181,8 @@ def _step(workshop: Workshop, names: tuple[str, ...], nodes: Sequence[Node]) -> 
             rate = b.input(f"{kind} rate", (), group=SLOPES)
             for name in values:
                 value = given[f"{kind}:{name}"]
-                out |= updated(b, kind, name, value, found[f"grad:{kind}:{name}"], rate, tiny)
+                grad = found[f"grad:{kind}:{name}"]
+                out |= updated(b, kind, name, value, grad, rate, tiny, common=kind == "beta")
                 held = b.input(f"best {kind}:{name}", value.shape, group=SLOPES)
                 chosen = b.reshape(better, (*now.shape, *(1 for _ in value.shape[2:])))
                 out[f"best {kind}:{name}"] = b.where(chosen, value, held)

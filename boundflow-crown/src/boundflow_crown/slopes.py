@@ -66,12 +66,20 @@ def at_rest(b: Builder, kind: str, name: str, value: Value) -> dict[str, Value]:
     return {f"{kind}:{name}": value, f"{kind} first:{name}": first, f"{kind} second:{name}": second}
 
 
-def updated(b: Builder, kind: str, name: str, value: Value, grad: Value, rate: Value, tiny: Value) -> dict[str, Value]:
-    """The next state after Adam's update, upwards; sums instead of averages, see :class:`.ascent.Settings`."""
+def updated(
+    b: Builder, kind: str, name: str, value: Value, grad: Value, rate: Value, tiny: Value, *, common: bool = False
+) -> dict[str, Value]:
+    """The next state after Adam's update, upwards; sums instead of averages, see :class:`.ascent.Settings`.
+
+    Args:
+        common: whether the numbers [B, S, *value] of a row share the size of a step, that of the largest second moment,
+            so that those with small gradients move little.
+    """
     first = b.input(f"{kind} first:{name}", value.shape, group=SLOPES) * BETA1 + grad
     second = b.input(f"{kind} second:{name}", value.shape, group=SLOPES) * BETA2 + grad * grad
+    scale = b.reduce_max(second, tuple(range(2, len(value.shape))), keepdims=True) if common else second
     return {
-        f"{kind}:{name}": value + first * rate / (b.sqrt(second) + tiny),
+        f"{kind}:{name}": value + first * (rate / (b.sqrt(scale) + tiny)),
         f"{kind} first:{name}": first,
         f"{kind} second:{name}": second,
     }
