@@ -89,6 +89,7 @@ class Roots:
         box: Array,
         group: Array,
         signs: Array,
+        ends: Array,
         unit: Mapping[str, Array],
         alpha: Array,
         beta: Array,
@@ -98,7 +99,7 @@ class Roots:
         """Subproblems on the boxes numbered ``box`` [B] with the rows of the groups ``group`` [B].
 
         Args:
-            signs, alpha, beta: of the neurons, [B, N], [B, S, N] and [B, S, N].
+            signs, ends, alpha, beta: of the neurons, [B, N], [B, 2, M], [B, S, N] and [B, S, N].
             unit: of multipliers, by value, [B].
         """
         known = self.exact if exact else self.bounds
@@ -114,7 +115,7 @@ class Roots:
             self.C[group],
             self.offset[group],
             bounds,  # type: ignore[arg-type]
-            neurons.split(signs),
+            neurons.split(signs, ends),
             unit,
             neurons.spread(alpha, rest),
             neurons.spread(beta),
