@@ -58,6 +58,8 @@ class Effort:
         child: how, after a split, starting from what the parent had.
         beta_rates: sizes of a step of multipliers, in the unit of the coefficients of their value's rows; the first
             until the search has found out which suits it.
+        curve_rates: the same for networks with neurons that are split at points, many times, so that each split needs
+            smaller multipliers.
         candidates: neurons whose splits are looked at before one is chosen; 1: the best by score.
         tighten: the share of the time left that may go into tighter bounds inside of the network before any split.
     """
@@ -65,6 +67,7 @@ class Effort:
     root: Settings = ROOT
     child: Settings = CHILD
     beta_rates: tuple[float, ...] = (3.0, 0.6, 12.0)
+    curve_rates: tuple[float, ...] = (0.1, 0.02, 0.5)
     candidates: int = 3
     tighten: float = 0.2
 
@@ -113,7 +116,8 @@ class ActivationSearch:
         start = self._start()
         self.frontier = Frontier(start[:0])
         self._unbounded = len(start)
-        self._rounds, self.beta_rate = 0, self.effort.beta_rates[0]
+        self._rates = self.effort.curve_rates if self.quick.curves else self.effort.beta_rates
+        self._rounds, self.beta_rate = 0, self._rates[0]
         exact = self.exact is not None
         self.tightener = Tightener(
             self.quick.graph, self.quick.executor, self.clock, exact=exact, curves=self.quick.curves
@@ -294,11 +298,11 @@ class ActivationSearch:
         if self._rounds & (self._rounds - 1) or self._rounds < 4 or len(children) < ENOUGH_TO_RATE:
             return self._bound(children, self.effort.child)
         found, worth = [], []
-        for rate in self.effort.beta_rates:
+        for rate in self._rates:
             self.beta_rate = rate
             found.append(self._bound(children, self.effort.child))
             worth.append(np.minimum(found[-1].bound, 0).sum())
-        self.beta_rate = self.effort.beta_rates[int(np.argmax(worth))]
+        self.beta_rate = self._rates[int(np.argmax(worth))]
         best = np.argmax([one.bound for one in found], axis=0)
         number = np.arange(len(children)) + best * len(children)
         return joined(*found)[number]
