@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 import boundflow_core as bf
 from boundflow_bab import Options, Verdict, verify
-from boundflow_bab.branching import bends, middles
 from boundflow_bab.clock import Clock
 from boundflow_bab.neurons import Neurons
+from boundflow_bab.scores import bends, middles
 from boundflow_bab.tighten import Tightener
 from boundflow_bab.verify import Story
 from boundflow_core.forward import evaluate_graph, forward_values

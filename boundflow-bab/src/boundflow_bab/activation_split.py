@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from boundflow_bab.attack import Attack
 from boundflow_bab.bounds import batch_size
-from boundflow_bab.branching import bends, candidates, gains, middles
+from boundflow_bab.branching import candidates, gains
 from boundflow_bab.clock import Clock
 from boundflow_bab.frontier import Boxes, Frontier, Leaves, joined
 from boundflow_bab.input_split import MOST_INPUTS, halvable, halves
 from boundflow_bab.neurons import Neurons, bias_of
 from boundflow_bab.problem import Part
 from boundflow_bab.roots import Roots
+from boundflow_bab.scores import scored
 from boundflow_bab.tighten import Tightener, outward32
 from boundflow_bab.verdict import Counterexample
-from boundflow_core.extension import Branching, BranchingView
+from boundflow_core.extension import Branching
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.splits import ACTIVE, INACTIVE
 from boundflow_crown import BetaCrown, Settings, Subproblems
@@ -370,24 +371,7 @@ class ActivationSearch:
 
     def _scores(self, leaves: Leaves) -> tuple[Array, Array, Array]:
         """The heuristic's score of all neurons, which can be split, and at what points, if not at zero, [B, N]."""
-        problems = self._problems(leaves)
-        _, rows, gaps = self.quick.loosest(problems)
-        lower, upper = (
-            self.neurons.picked({n: problems.split.clip(n, *problems.bounds[n])[side] for n in self.quick.values})
-            for side in (0, 1)
-        )
-        met, undecided = self.neurons.picked(rows), (leaves.signs == 0) & (lower < 0) & (upper > 0)
-        if not self.neurons.curves:
-            view = BranchingView(lower, upper, met, self._bias)
-            return np.asarray(self.branching.score(view)), undecided, np.zeros_like(lower)
-        bent, (point, room) = self.neurons.bent, middles(lower, upper)
-        score = np.zeros_like(lower)
-        if not bent.all():
-            view = BranchingView(lower[:, ~bent], upper[:, ~bent], met[..., ~bent], self._bias[~bent])
-            score[:, ~bent] = self.branching.score(view)
-        above, below = (self.neurons.bends.picked({n: pair[i] for n, pair in gaps.items()}) for i in (0, 1))
-        score[:, bent] = bends(met[..., bent], above, below)
-        return score, np.where(bent, room, undecided), point
+        return scored(self.branching, self.quick, self.neurons, self._problems(leaves), leaves.signs, self._bias)
 
     def _halved(self, parents: Leaves) -> Leaves:
         """Halves of the boxes of ``parents`` that are open in few directions, for where no neuron is left to split.

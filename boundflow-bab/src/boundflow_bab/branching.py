@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from boundflow_core.extension import Branching, BranchingView
 
-__all__ = ["BABSR", "INTERCEPT", "bends", "candidates", "gains", "middles"]
+__all__ = ["BABSR", "INTERCEPT", "candidates", "gains"]
 
 Array = NDArray[Any]
 
@@ -40,25 +40,6 @@ def babsr(view: BranchingView) -> Array:
 
 INTERCEPT = Branching("intercept", "the neuron whose relaxation takes most from the bound", intercept)
 BABSR = Branching("babsr", "the neuron whose relaxation, with the bias before it, takes most from the bound", babsr)
-
-
-# Neurons of curves whose bounds are no further apart are not split.
-NARROWEST = 1e-5
-# Where bounds are looked for at most; curves are flat, or straight, beyond.
-FAR = 100.0
-
-
-def bends(rows: Array, above: Array, below: Array) -> Array:
-    """The score [B, M] of neurons that are split at points: what the distances ``above`` and ``below`` [B, M] of lines
-    from the curve, times the coefficients ``rows`` [B, S, M], take from the lower bound."""
-    lost = np.maximum(-rows, 0) * above[:, None] + np.maximum(rows, 0) * below[:, None]
-    return np.asarray(lost.max(axis=1))
-
-
-def middles(lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Where neurons with these bounds are split at points, float32, and whether they can be."""
-    point = (np.clip(lower, -FAR, FAR) * 0.5 + np.clip(upper, -FAR, FAR) * 0.5).astype(np.float32)
-    return point, (lower < point) & (point < upper) & (upper - lower > NARROWEST)
 
 
 def candidates(score: Array, able: Array, count: int) -> Array:
