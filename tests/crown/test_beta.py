@@ -2,81 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
+from beta_cases import margins_of_points, random_split, root
 from crown_networks import residual, small_mlp
-from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 import boundflow_core as bf
-from boundflow_core.forward import evaluate_graph, forward_values
-from boundflow_core.ir.builder import Builder
-from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.primal import PrimalGraph
-from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.splits import ACTIVE, INACTIVE, SplitState
-from boundflow_crown import BetaCrown, Settings, Subproblems
+from boundflow_crown import Settings, Subproblems
 
-Array = NDArray[Any]
 NETWORKS = {"small_mlp": small_mlp, "residual": residual, "leaky": lambda: small_mlp(0, "leaky_relu", np.array(0.1))}
 SETTINGS = Settings(60, 0.2, 0.97, None)
 
 networks = pytest.mark.parametrize("name", NETWORKS)
 kinds = pytest.mark.parametrize("exact", [False, True])
-
-
-def root(graph: PrimalGraph, count: int, *, exact: bool, radius: float = 0.5, rows: int = 2, seed: int = 0) -> Any:
-    """The network's bounder, and ``count`` subproblems of one box that assume nothing."""
-    rng = np.random.default_rng(seed)
-    center = rng.normal(size=graph.input_type.shape)
-    lower, upper = (np.repeat((center + s * radius)[None], count, axis=0) for s in (-1, 1))
-    C = np.repeat(rng.normal(size=(1, rows, *graph.output_type.shape)), count, axis=0)
-    rounding = {"dtype": "float64", "rounding": "outward"} if exact else {}
-    found = bf.bound(graph, bf.Box(lower[:1], upper[:1]), method="crown", executor="reference", **rounding)
-    bounder = BetaCrown(graph, "reference", exact=exact)
-    bounds = {n: tuple(np.repeat(np.asarray(s), count, axis=0) for s in found.intermediate[n]) for n in bounder.needed}
-    split = SplitState.undecided(bounder.values, count)
-    return bounder, Subproblems(lower, upper, C, np.zeros((count, rows)), bounds, split, {}, {}, {})
-
-
-def values_at(graph: PrimalGraph, points: Array) -> Mapping[str, Array]:
-    """All values of the network at the points [P, *input]."""
-    b = Builder(DType.FLOAT64, "values")
-    x = b.input("x", (SymDim.of("P"), *graph.input_type.shape))
-    return evaluate(b.finish(dict(forward_values(b, graph, x))), {"x": points})
-
-
-def random_split(graph: PrimalGraph, problems: Subproblems, rng: np.random.Generator, depth: int) -> SplitState:
-    """Of each subproblem what one of its points has, for ``depth`` of the undecided neurons."""
-    held = values_at(graph, rng.uniform(problems.lower, problems.upper))
-    split = problems.split
-    loose = {n: (problems.bounds[n][0][0] < 0) & (problems.bounds[n][1][0] > 0) for n in split.signs}
-    undecided = [(n, int(i)) for n in loose for i in np.flatnonzero(loose[n])]
-    signs = {n: np.zeros_like(s) for n, s in split.signs.items()}
-    for number in range(len(problems)):
-        for chosen in rng.permutation(len(undecided))[:depth]:
-            name, neuron = undecided[chosen]
-            sign = ACTIVE if held[name][number].flat[neuron] >= 0 else INACTIVE
-            signs[name][number].flat[neuron] = sign
-    return SplitState(signs)
-
-
-def margins_of_points(graph: PrimalGraph, problems: Subproblems, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Margins [P, B, S] of points, and whether they meet the assumptions [P, B]."""
-    box = problems.lower.shape
-    points = rng.uniform(problems.lower, problems.upper, size=(3000, *box)).reshape(-1, *box[1:])
-    held = values_at(graph, points)
-    meets = np.ones((3000, box[0]), dtype=bool)
-    for name, signs in problems.split.signs.items():
-        value = held[name].reshape(3000, *signs.shape)
-        meets &= (value * signs >= 0).reshape(3000, box[0], -1).all(axis=2)
-    outputs = evaluate_graph(graph, points).reshape(3000, box[0], -1)
-    return np.einsum("bsn,pbn->pbs", problems.C, outputs), meets
 
 
 @networks
@@ -244,3 +188,21 @@ def test_split_states() -> None:
     assert high.dtype == np.float32 and high[0].tolist() == [2, 2, 0] and (low == -1).all()
     assert two.clip("c", low, high) == (low, high)
     assert [a <= b for a, b in pairwise(two.depth)] == [True, True]
+
+
+def test_split_states_with_ends() -> None:
+    state = SplitState.undecided({"a": (2,), "b": (2, 2)}, 2, at_points={"b"})
+    assert set(state.signs) == {"a"} and set(state.ends) == {"b"} and len(state) == 2 and list(state.depth) == [0, 0]
+    half = np.full(2, 0.5, np.float32)
+    one = state.child("b", np.array([0, 3]), ACTIVE, half)
+    two = one.child("b", np.array([0, 0]), INACTIVE, half + 1).child("a", np.array([1, 1]), ACTIVE)
+    assert list(one.depth) == [1, 1] and list(two.depth) == [3, 3]
+    wider = two.child("b", np.array([0, 0]), INACTIVE, half + 2)
+    assert (wider.ends["b"][1] == two.ends["b"][1]).all()  # an end never moves outwards
+    low, high = two.clip("b", np.full((1, 2, 2), -1.0), np.full((1, 2, 2), 1.25))
+    assert low.dtype == np.float64 and low.tolist() == [[[0.5, -1], [-1, -1]], [[-1, -1], [-1, 0.5]]]
+    assert high.tolist() == [[[1.25, 1.25], [1.25, 1.25]]] * 2
+    assert list(two.empty({"b": (low - 9, low)})) == [False, False]
+    assert list(two.empty({"b": (np.zeros((2, 2, 2)), np.full((2, 2, 2), 0.25))})) == [True, True]
+    both = SplitState.joined(state[[0]], two[[1]])
+    assert list(both.depth) == [0, 3] and set(both.of({"a"}).signs) == {"a"} and not both.of({"a"}).ends

@@ -1,4 +1,5 @@
-"""Branch and bound by splitting neurons: on either side of zero a relu is linear."""
+"""Branch and bound by splitting neurons: on either side of zero a relu is linear, on either side of a point lines are
+nearer to a curve."""
 
 from __future__ import annotations
 
@@ -20,9 +21,10 @@ from boundflow_bab.input_split import MOST_INPUTS, halvable, halves
 from boundflow_bab.neurons import Neurons, bias_of
 from boundflow_bab.problem import Part
 from boundflow_bab.roots import Roots
+from boundflow_bab.scores import scored
 from boundflow_bab.tighten import Tightener, outward32
 from boundflow_bab.verdict import Counterexample
-from boundflow_core.extension import Branching, BranchingView
+from boundflow_core.extension import Branching
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.splits import ACTIVE, INACTIVE
 from boundflow_crown import BetaCrown, Settings, Subproblems
@@ -55,6 +57,8 @@ class Effort:
         child: how, after a split, starting from what the parent had.
         beta_rate: size of a step of multipliers, in the unit of the coefficients of their value's rows.
         patience: further steps for subproblems that are about to be closed.
+        curve_rate: the same for networks with neurons that are split at points, many times, so that each split needs
+            smaller multipliers.
         candidates: neurons whose splits are looked at before one is chosen; 1: the best by score.
         tighten: the share of the time left that may go into tighter bounds inside of the network before any split.
     """
@@ -62,6 +66,7 @@ class Effort:
     root: Settings = ROOT
     child: Settings = CHILD
     beta_rate: float = 3.0
+    curve_rate: float = 0.1
     patience: int = 30
     candidates: int = 32
     tighten: float = 0.2
@@ -101,7 +106,7 @@ class ActivationSearch:
     narrowed: bool = False
 
     def __post_init__(self) -> None:
-        self.neurons = Neurons.undecided(self.quick.values, self.roots.bounds)
+        self.neurons = Neurons.undecided(self.quick.values, self.roots.bounds, self.quick.curves)
         self._bias = bias_of(self.graph, self.neurons)
         self._waiting: list[Leaves] = []  # closed by float32 bounds, to be confirmed
         rows, size = self.roots.offset.shape[1], sum(int(np.prod(shape)) for shape in self.quick.values.values())
@@ -114,8 +119,11 @@ class ActivationSearch:
         start = self._start()
         self.frontier = Frontier(start[:0])
         self._unbounded = len(start)
+        self.beta_rate = self.effort.curve_rate if self.quick.curves else self.effort.beta_rate
         exact = self.exact is not None
-        self.tightener = Tightener(self.quick.graph, self.quick.executor, self.clock, exact=exact)
+        self.tightener = Tightener(
+            self.quick.graph, self.quick.executor, self.clock, exact=exact, curves=self.quick.curves
+        )
 
     def _start(self) -> Leaves:
         """Each box with each group; slopes as crown takes them."""
@@ -124,7 +132,8 @@ class ActivationSearch:
         middle = self.neurons.picked({name: low + high for name, (low, high) in self.roots.bounds.items()})
         alpha = np.repeat((middle > 0)[box][:, None], rows, axis=1).astype(np.float16)
         signs = np.zeros((len(box), len(self.neurons)), dtype=np.int8)
-        return Leaves(np.full(len(box), -np.inf), box, group, signs, alpha, np.zeros_like(alpha))
+        ends = self.neurons.nowhere(len(box))
+        return Leaves(np.full(len(box), -np.inf), box, group, signs, ends, alpha, np.zeros_like(alpha))
 
     @property
     def open(self) -> int:
@@ -143,7 +152,7 @@ class ActivationSearch:
             self._settle(self._bound(start, self.effort.root))
             self._unbounded = 0
         self._confirm()
-        if len(self.frontier) and len(self.part.lower) == 1 and self.effort.tighten > 0:
+        if len(self.frontier) and len(self.part.lower) == 1 and self.effort.tighten > 0 and self.quick.sloped:
             with self.clock.phase("tighten"):
                 self._tighten()
             left = self._start()[np.unique(self.frontier.held.group)]
@@ -161,9 +170,9 @@ class ActivationSearch:
         seconds = self.effort.tighten * min(self.clock.left, 1e3)
         until = self.clock.elapsed + seconds
         found = self.tightener(self.part.lower, self.part.upper, known, seconds=seconds)
-        self.narrowed = self.clock.elapsed < until
+        self.narrowed = self.clock.elapsed < until and not self.quick.curves
         self.roots.tighten(outward32(found), None if self.exact is None else found)
-        self.neurons = Neurons.undecided(self.quick.values, self.roots.bounds)
+        self.neurons = Neurons.undecided(self.quick.values, self.roots.bounds, self.quick.curves)
         self._bias = bias_of(self.graph, self.neurons)
 
     def run(self, seconds: float | None = None) -> Counterexample | None:
@@ -242,7 +251,15 @@ class ActivationSearch:
     def _problems(self, leaves: Leaves, *, exact: bool = False) -> Subproblems:
         unit = {name: unit[leaves.group] for name, unit in self._unit.items()}
         return self.roots.problems(
-            self.neurons, leaves.box, leaves.group, leaves.signs, unit, leaves.alpha, leaves.beta, exact=exact
+            self.neurons,
+            leaves.box,
+            leaves.group,
+            leaves.signs,
+            leaves.ends,
+            unit,
+            leaves.alpha,
+            leaves.beta,
+            exact=exact,
         )
 
     def _measure(self, start: Leaves) -> None:
@@ -266,7 +283,7 @@ class ActivationSearch:
             started = time.perf_counter()
             filled = some[np.minimum(np.arange(size), count - 1)]
             best = self.quick.optimised(
-                self._problems(filled), settings, beta_rate=self.effort.beta_rate, patience=self.effort.patience
+                self._problems(filled), settings, beta_rate=self.beta_rate, patience=self.effort.patience
             )
             self._learn(size, (time.perf_counter() - started) * self.effort.child.iterations / settings.iterations)
             bound = np.where(np.isnan(best.lower), -np.inf, best.lower).max(axis=1)[:count]
@@ -294,7 +311,7 @@ class ActivationSearch:
 
     def _wait(self, leaves: Leaves) -> None:
         if len(leaves):
-            beta = np.clip(leaves.beta, 0, LARGEST).astype(np.float16)
+            beta = np.clip(leaves.beta, -LARGEST, LARGEST).astype(np.float16)
             self.frontier.add(replace(leaves, alpha=leaves.alpha.astype(np.float16), beta=beta))
 
     def _confirm(self) -> None:
@@ -320,28 +337,26 @@ class ActivationSearch:
         self.clock.check()
         filled = parents[np.minimum(np.arange(batch_size(len(parents))), len(parents) - 1)]
         count = len(parents)
-        score, able = (found[:count] for found in self._scores(filled))
+        score, able, point = (found[:count] for found in self._scores(filled))
         chosen = candidates(score, able, self.effort.candidates)
         if not chosen.shape[1]:
             chosen = np.full((count, 1), -1)
         fine = chosen[:, 0] >= 0
         whole = self._halved(parents[~fine]) if not fine.all() else parents[:0]
-        parents, chosen = parents[fine], chosen[fine]
+        parents, chosen, point = parents[fine], chosen[fine], point[fine]
         if not len(parents):
             return whole
-        best = self._looked_at(parents, chosen) if chosen.shape[1] > 1 else chosen[:, 0]
-        return joined(_child(parents, best, ACTIVE), _child(parents, best, INACTIVE), whole)
+        best = self._looked_at(parents, chosen, point) if chosen.shape[1] > 1 else chosen[:, 0]
+        point = point[np.arange(len(parents)), best]
+        return joined(*(self._child(parents, best, sign, point) for sign in (ACTIVE, INACTIVE)), whole)
 
-    def _scores(self, leaves: Leaves) -> tuple[Array, Array]:
-        """The heuristic's score of all neurons, and which can be split, [B, N]."""
-        problems = self._problems(leaves)
-        _, rows = self.quick.rows(problems)
-        lower, upper = (
-            self.neurons.picked({n: problems.split.clip(n, *problems.bounds[n])[side] for n in self.quick.values})
-            for side in (0, 1)
-        )
-        view = BranchingView(lower, upper, self.neurons.picked(rows), self._bias)
-        return np.asarray(self.branching.score(view)), (leaves.signs == 0) & (lower < 0) & (upper > 0)
+    def _child(self, parents: Leaves, neuron: Array, sign: int, point: Array) -> Leaves:
+        signs, ends = self.neurons.child(parents.signs, parents.ends, neuron, sign, point)
+        return replace(parents, signs=signs, ends=ends)
+
+    def _scores(self, leaves: Leaves) -> tuple[Array, Array, Array]:
+        """The heuristic's score of all neurons, which can be split, and at what points, if not at zero, [B, N]."""
+        return scored(self.branching, self.quick, self.neurons, self._problems(leaves), leaves.signs, self._bias)
 
     def _halved(self, parents: Leaves) -> Leaves:
         """Halves of the boxes of ``parents`` that are open in few directions, for where no neuron is left to split.
@@ -365,15 +380,15 @@ class ActivationSearch:
         both = joined(parents, parents)
         return replace(both, box=first + np.arange(len(both)))
 
-    def _looked_at(self, parents: Leaves, chosen: Array) -> Array:
+    def _looked_at(self, parents: Leaves, chosen: Array, point: Array) -> Array:
         """The one [B] of the neurons ``chosen`` [B, k] whose split brings most at once."""
         count, number = chosen.shape
         index = np.repeat(np.arange(count), number)
         neuron = np.maximum(chosen, 0).reshape(-1)
-        each = parents[index]
+        each, at = parents[index], point[index, neuron]
         after = []
         for sign in (ACTIVE, INACTIVE):
-            children = _child(each, neuron, sign)
+            children = self._child(each, neuron, sign, at)
             found = []
             for start in range(0, len(children), self.batch):
                 self.clock.check()
@@ -384,9 +399,3 @@ class ActivationSearch:
         gain = gains(parents.bound, np.stack(after, axis=2))
         gain = np.where(chosen >= 0, np.nan_to_num(gain, nan=0.0), -1.0)
         return np.asarray(chosen[np.arange(count), gain.argmax(axis=1)])
-
-
-def _child(parents: Leaves, neuron: Array, sign: int) -> Leaves:
-    signs = parents.signs.copy()
-    signs[np.arange(len(signs)), neuron] = sign
-    return replace(parents, signs=signs)

@@ -176,7 +176,7 @@ class CellSearch:
         search = self.search
         signs = cell.leaves.signs.copy()
         signs[:, neuron] = sign
-        leaves, split = replace(cell.leaves, signs=signs), search.neurons.split(signs[:1])
+        leaves, split = replace(cell.leaves, signs=signs), search.neurons.split(signs[:1], cell.leaves.ends[:1])
         known = cell.roots.exact if tightener.exact else cell.roots.bounds
         own = {name: known[name] for name in search.quick.needed}
         box = cell.roots.lower[:1], cell.roots.upper[:1]

@@ -57,13 +57,16 @@ class Leaves(Items):
 
     Attributes:
         box, group: numbers [B] of the box and of the group of rows.
-        signs: what is assumed, [B, N] int8.
+        signs: what is assumed of neurons that are split at zero, [B, N] int8; 0 for all others.
+        ends: between which ends the M neurons lie that are split at points, [B, 2, M] float32; infinite where nothing
+            is assumed.
         alpha, beta: slopes, and multipliers, [B, S, N].
     """
 
     box: Array
     group: Array
     signs: Array
+    ends: Array
     alpha: Array
     beta: Array
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ __all__ = ["Neurons", "bias_of"]
 Array = NDArray[Any]
 Bounds = Mapping[str, tuple[Array, Array]]
 
+# Where the ends are when nothing is assumed.
+ENDS = ((0, -np.inf), (1, np.inf))
+
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
@@ -25,20 +29,24 @@ class Neurons:
     Attributes:
         shapes: shapes of the values that can be split, by name.
         places: numbers of the chosen neurons in each flattened value.
+        curves: names of the values whose neurons are split at points; the others' are at zero.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     places: Mapping[str, Array]
+    curves: frozenset[str] = frozenset()
 
     @staticmethod
-    def undecided(shapes: Mapping[str, tuple[int, ...]], bounds: Bounds) -> Neurons:
-        """Those with bounds [B, *value] on both sides of zero in any of the boxes."""
+    def undecided(
+        shapes: Mapping[str, tuple[int, ...]], bounds: Bounds, curves: Collection[str] = frozenset()
+    ) -> Neurons:
+        """Those with bounds [B, *value] on both sides of zero in any of the boxes; of ``curves`` all but points."""
         places = {}
         for name in shapes:
             lower, upper = bounds[name]
-            loose = ((lower < 0) & (upper > 0)).reshape(len(lower), -1).any(axis=0)
-            places[name] = np.flatnonzero(loose)
-        return Neurons(shapes, places)
+            loose = lower < upper if name in curves else (lower < 0) & (upper > 0)
+            places[name] = np.flatnonzero(loose.reshape(len(lower), -1).any(axis=0))
+        return Neurons(shapes, places, frozenset(curves))
 
     def __len__(self) -> int:
         return sum(map(len, self.places.values()))
@@ -72,9 +80,45 @@ class Neurons:
             number -= len(places)
         raise IndexError(number)
 
-    def split(self, signs: Array) -> SplitState:
-        """The assumptions ``signs`` [B, N]."""
-        return SplitState(self.spread(signs))
+    @cached_property
+    def bent(self) -> Array:
+        """Which neurons are split at points, [N]."""
+        sizes = [len(places) for places in self.places.values()]
+        return np.repeat(np.array([name in self.curves for name in self.places], dtype=np.bool_), sizes)
+
+    @cached_property
+    def bends(self) -> Neurons:
+        """The M neurons that are split at points."""
+        return self._of([name for name in self.places if name in self.curves])
+
+    def _of(self, names: Collection[str]) -> Neurons:
+        return Neurons({n: self.shapes[n] for n in names}, {n: self.places[n] for n in names}, self.curves)
+
+    def nowhere(self, count: int) -> Array:
+        """Ends [B, 2, M] of ``count`` subproblems that assume nothing."""
+        ends = np.full((count, 2, int(self.bent.sum())), np.inf, dtype=np.float32)
+        ends[:, 0] = -np.inf
+        return ends
+
+    def split(self, signs: Array, ends: Array) -> SplitState:
+        """The assumptions ``signs`` [B, N] and ``ends`` [B, 2, M]."""
+        if not self.curves:
+            return SplitState(self.spread(signs))
+        bends, hinges = self.bends, self._of([name for name in self.places if name not in self.curves])
+        low, high = (bends.spread(ends[:, i], dict.fromkeys(bends.places, np.full((), s))) for i, s in ENDS)
+        signs = signs[:, ~self.bent]
+        return SplitState(hinges.spread(signs), {name: (low[name], high[name]) for name in bends.places})
+
+    def child(self, signs: Array, ends: Array, neuron: Array, sign: int, point: Array) -> tuple[Array, Array]:
+        """``signs`` and ``ends`` with one more assumption each, about the numbers ``neuron`` [B]: above zero, or above
+        ``point`` [B] where they are split there, if ``sign`` is 1, below if it is -1."""
+        number, bent = np.arange(len(signs)), self.bent[neuron]
+        signs = signs.copy()
+        signs[number, neuron] = np.where(bent, 0, sign)
+        if bent.any():
+            ends, place = ends.copy(), np.cumsum(self.bent) - 1
+            ends[number[bent], 0 if sign > 0 else 1, place[neuron[bent]]] = point[bent]
+        return signs, ends
 
 
 def bias_of(graph: PrimalGraph, neurons: Neurons) -> Array:

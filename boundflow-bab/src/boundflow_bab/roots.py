@@ -98,6 +98,7 @@ class Roots:
         box: Array,
         group: Array,
         signs: Array,
+        ends: Array,
         unit: Mapping[str, Array],
         alpha: Array,
         beta: Array,
@@ -107,7 +108,7 @@ class Roots:
         """Subproblems on the boxes numbered ``box`` [B] with the rows of the groups ``group`` [B].
 
         Args:
-            signs, alpha, beta: of the neurons, [B, N], [B, S, N] and [B, S, N].
+            signs, ends, alpha, beta: of the neurons, [B, N], [B, 2, M], [B, S, N] and [B, S, N].
             unit: of multipliers, by value, [B].
         """
         known = self.exact if exact else self.bounds
@@ -124,7 +125,7 @@ class Roots:
             self.C[group],
             self.offset[group],
             bounds,  # type: ignore[arg-type]
-            neurons.split(signs),
+            neurons.split(signs, ends),
             unit,
             neurons.spread(alpha, rest),
             neurons.spread(beta),

@@ -37,6 +37,7 @@ class Tightener:
     Attributes:
         graph: the network, in the operators that the bounds know.
         exact: bounds handed in hold in exact arithmetic, and so will the results, float64; else float32.
+        curves: names of values whose bounds matter wherever they are; of others, only where they are undecided.
     """
 
     graph: PrimalGraph
@@ -44,6 +45,7 @@ class Tightener:
     clock: Clock
     exact: bool
     steps: Settings = STEPS
+    curves: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._quick: dict[str, BetaCrown] = {}
@@ -96,8 +98,8 @@ class Tightener:
     ) -> tuple[Array, Array]:
         quick, shape = self._at(name, exact=False), found[name][0].shape
         low, high = (side.reshape(-1).copy() for side in found[name])
-        undecided = np.flatnonzero((low < 0) & (high > 0))
-        if not quick.values or not len(undecided):
+        undecided = np.flatnonzero(low < high if name in self.curves else (low < 0) & (high > 0))
+        if not (quick.sloped or (quick.values and split is not None)) or not len(undecided):
             return found[name]
         sure = self._at(name, exact=True) if self.exact else quick
         slopes = sum(int(np.prod(value)) for value in quick.values.values())
@@ -163,8 +165,8 @@ def _least(
 def _of(quick: BetaCrown, split: SplitState | None) -> SplitState:
     """What is assumed of the values before one value."""
     if split is None:
-        return SplitState.undecided(quick.values, 1)
-    return SplitState({name: split.signs[name] for name in quick.values})
+        return quick.undecided(1)
+    return split.of(quick.values)
 
 
 def outward32(bounds: Bounds) -> dict[str, tuple[Array, Array]]:

@@ -41,7 +41,8 @@ class Subproblems:
         bounds: bounds (lower, upper) [B, *value] of values inside of the network, without the assumptions, by name.
         split: the assumptions.
         unit: what multipliers are multiplied with, [B] or a number > 0, by the value's name; 1 where missing.
-        slopes, multipliers: [B, S, *value] by the value's name; empty: those of crown, and zeros.
+        slopes, multipliers: [B, S, *value] by the value's name; empty: those of crown, and zeros. Multipliers of values
+            that are split at points are positive where they hold the lower end, negative where they hold the upper one.
     """
 
     lower: Array
@@ -60,7 +61,8 @@ class Subproblems:
 
 @dataclass(frozen=True, eq=False)
 class Optimised:
-    """The best bounds ``lower`` [B, S] of all steps, and the slopes and multipliers that gave them."""
+    """The best bounds ``lower`` [B, S] of all steps, and the slopes and multipliers that gave them; slopes are 0 for
+    values without any to choose."""
 
     lower: Array
     slopes: Mapping[str, Array]
@@ -103,6 +105,9 @@ class BetaCrown:
     Attributes:
         graph: the network in operators that have rules, whose names bounds go by.
         values: shapes of the values that can be split, by name, in the order of the network.
+        sloped: names of those whose slopes can be chosen.
+        curves: names of those that are split at points, the operands of sigmoid, tanh, erf and gelu; all others are
+            split at zero.
         needed: names of the values whose bounds must be handed in.
 
     Raises:
@@ -137,6 +142,7 @@ class BetaCrown:
         self.graph = workshop.graph
         self.needed = programs.names
         self.values = {name: concrete_shape(workshop.graph.type_of(name).shape, {}) for name in programs.values}
+        self.sloped, self.curves = frozenset(programs.sloped), frozenset(programs.curves)
         self._start = workshop.runner("beta start", programs.start, cuts=("B",))
         self._bounds = workshop.runner("beta-crown", programs.bounds, cuts=("B",))
         self._rows = workshop.runner("beta rows", programs.rows, cuts=("B",))
@@ -149,11 +155,22 @@ class BetaCrown:
         found = self._bounds(self._inputs(self._bounds, problems))
         return self._emptied(problems, np.asarray(found["lower"]))
 
+    def undecided(self, count: int) -> SplitState:
+        """``count`` subproblems that assume nothing."""
+        return SplitState.undecided(self.values, count, self.curves)
+
     def rows(self, problems: Subproblems) -> tuple[Array, dict[str, Array]]:
         """The same, and the rows [B, S, *value] that arrive at the activations of the values that can be split."""
+        lower, rows, _ = self.loosest(problems)
+        return lower, rows
+
+    def loosest(self, problems: Subproblems) -> tuple[Array, dict[str, Array], dict[str, tuple[Array, Array]]]:
+        """What :meth:`rows` gives, and how far the lines above and below ``curves`` are from them, [B, *value] each."""
         found = self._rows(self._inputs(self._rows, problems))
         lower = self._emptied(problems, np.asarray(found["lower"]))
-        return lower, {name: np.asarray(found[f"rows:{name}"]) for name in self.values}
+        rows = {name: np.asarray(found[f"rows:{name}"]) for name in self.values}
+        gaps = {n: (np.asarray(found[f"above:{n}"]), np.asarray(found[f"below:{n}"])) for n in self.curves}
+        return lower, rows, gaps
 
     def optimised(self, problems: Subproblems, settings: Settings, *, beta_rate: float, patience: int = 0) -> Optimised:
         """The best of ``settings.iterations`` steps; subproblems with a row above ``settings.stop`` stay as they are.
@@ -166,8 +183,10 @@ class BetaCrown:
         given = self._inputs(self._step, problems)
         best = np.full(problems.offset.shape, -np.inf, dtype=self.dtype.numpy)
         state: dict[str, Array] = {"best": best}
-        for kind in ("alpha", "beta"):
+        for kind, names in (("alpha", self.sloped), ("beta", frozenset(self.values))):
             for name in self.values:
+                if name not in names:
+                    continue
                 value = given.pop(f"{kind}:{name}")
                 state |= {f"{kind}:{name}": value, f"best {kind}:{name}": value}
                 state[f"{kind} first:{name}"] = np.zeros_like(value)
@@ -183,7 +202,8 @@ class BetaCrown:
                 smaller = False
                 while number < last and live.any() and not smaller:
                     scalars = settings.scalars(number)
-                    rates = {"alpha rate": scalars["rate"], "beta rate": scalars["rate"] * beta_rate / settings.rate}
+                    rates = {"beta rate": scalars["rate"] * beta_rate / settings.rate}
+                    rates |= {"alpha rate": scalars["rate"]} if self.sloped else {}
                     step = {name: self._number(value) for name, value in {**rates, "tiny": scalars["tiny"]}.items()}
                     now = np.asarray(loop.step(step)["least"])
                     number += 1
@@ -204,16 +224,21 @@ class BetaCrown:
                 places, live, rise = places[keep], live[keep], rise[keep]
         return Optimised(
             self._emptied(problems, final["best"]),
-            {name: final[f"best alpha:{name}"] for name in self.values},
+            {
+                name: final[f"best alpha:{name}"] if name in self.sloped else np.zeros_like(final[f"best beta:{name}"])
+                for name in self.values
+            },
             {name: final[f"best beta:{name}"] for name in self.values},
         )
 
     def start(self, problems: Subproblems) -> dict[str, Array]:
         """The slopes that crown takes, [B, S, *value] by the value's name."""
+        if not self.sloped:
+            return {}
         given = self._inputs(self._start, problems, free=False)
         found = self._start(given)
         rows = problems.offset.shape[1]
-        return {name: np.repeat(np.asarray(found[f"alpha:{name}"])[:, None], rows, axis=1) for name in self.values}
+        return {name: np.repeat(np.asarray(found[f"alpha:{name}"])[:, None], rows, axis=1) for name in self.sloped}
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
@@ -240,14 +265,23 @@ class BetaCrown:
             if not free:
                 continue
             unit = np.broadcast_to(np.asarray(problems.unit.get(name, 1.0), dtype=kind), (count,))
-            sign = problems.split.signs[name].astype(kind)
-            given[f"push:{name}"] = -sign * unit.reshape(-1, *(1 for _ in shape))
-            given[f"alpha:{name}"] = slopes[name].astype(kind)
+            sign = self._signs(name, problems.split, (given[f"lower:{name}"], given[f"upper:{name}"]))
+            given[f"push:{name}"] = -sign.astype(kind) * unit.reshape(-1, *(1 for _ in shape))
+            if name in self.sloped:
+                given[f"alpha:{name}"] = slopes[name].astype(kind)
             full = (count, problems.offset.shape[1], *shape)
             held = problems.multipliers.get(name)
             given[f"beta:{name}"] = np.zeros(full, kind) if held is None else held.astype(kind)
         taken = {value.name for value in runner.program.inputs}
         return {name: array for name, array in given.items() if name in taken}
+
+    def _signs(self, name: str, split: SplitState, bounds: tuple[Array, Array]) -> Array:
+        """On which side of zero neurons are; of those that are split at points 1, if they are split and their bounds,
+        as narrowed by that, finite."""
+        if name not in self.curves:
+            return split.signs[name]
+        held = np.isfinite(split.ends[name][0]) | np.isfinite(split.ends[name][1])
+        return held & np.isfinite(bounds[0]) & np.isfinite(bounds[1])
 
     def _emptied(self, problems: Subproblems, lower: Array) -> Array:
         return np.where(problems.split.empty(problems.bounds)[:, None], np.inf, lower)
