@@ -61,7 +61,10 @@ def check_against_enumeration(seed, shift, rows, split):
     d = d - true + shift
     prop = prop_of(lower, upper, LinearConstraints(C, d), n_out=2)
     report = verify(network(layers), prop, replace(OPTIONS, split=split))
-    if shift > CLEAR:
+    # Where rows tie along a face, boxes must be as small as the margin: halving boxes alone may not get there in time.
+    if split == "input" and 0 < shift < 1e-3:
+        assert report.verdict in (Verdict.VERIFIED, Verdict.TIMEOUT)
+    elif shift > CLEAR:
         assert report.verdict is Verdict.VERIFIED
     elif shift < -CLEAR:
         assert report.verdict is Verdict.FALSIFIED
