@@ -10,7 +10,7 @@ from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal_ops import PRIMAL_OPS
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import Attrs
-from boundflow_core.testing import check_relaxation
+from boundflow_core.testing import check_lines, check_relaxation
 from boundflow_crown.relax import RELAXATIONS
 from boundflow_interval import Interval
 
@@ -42,3 +42,15 @@ def test_kit(subject: Subject) -> None:
         function, lines_of(subject), kinks=subject.special, within=subject.domain, hull=HULLS.get(subject.op, 1.0),
         examples=60,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_waves_so_far_from_zero_that_their_peaks_are_lost(name: str) -> None:
+    subject = next(one for one in SUBJECTS if one.name == name)
+
+    def function(b: Builder, x: Value) -> Value:
+        return PRIMAL_OPS[name].emit(b, Attrs({}), 1, x)
+
+    places = [1043.0, -1043.0, 5000.0, 1e5, -3e5]
+    intervals = [(place, place + width) for place in places for width in (0.0, 0.25, 3.0)]
+    check_lines(function, lines_of(subject), intervals, "float32")
