@@ -229,8 +229,11 @@ class _Runs:
 
 
 def aligned(array: Array) -> Array:
-    """``array`` in order, at an address that compiled code may rely on; itself if it lies so."""
-    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0 and array.flags.writeable:
+    """``array`` in order, at an address that compiled code may rely on; itself if it lies so.
+
+    Not an empty one: NumPy may give it strides of 0, which compiled code takes for another order.
+    """
+    if array.size and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0 and array.flags.writeable:
         return array
     memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
