@@ -25,7 +25,19 @@ from unittest import mock
 
 import numpy as np
 import torch
-from crown_floor import NETS, Cases, Net, alternate, contractions, multiply_adds, recorded, seconds, table, write
+from crown_floor import (
+    METHODS,
+    NETS,
+    Cases,
+    Net,
+    alternate,
+    contractions,
+    multiply_adds,
+    recorded,
+    seconds,
+    table,
+    write,
+)
 
 import boundflow_core as bf
 from boundflow_tvm import session
@@ -36,7 +48,7 @@ CASES = (
     ("ibp", 1),
     ("ibp", 32),
     ("ibp", 256),
-    *((method, n) for method in ("crown-ibp", "crown", "alpha-crown") for n in (1, 32)),
+    *((method, n) for method in METHODS[1:] for n in (1, 32)),
 )
 # Further networks of convolutions.
 MORE = (
@@ -115,7 +127,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--only", default="", help="networks with this in their name")
     parser.add_argument("--regions", type=int, nargs="+", help="cases of so many regions alone")
-    parser.add_argument("--methods", nargs="+", default=["ibp", "crown-ibp", "crown", "alpha-crown"])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--write", type=Path, help="page whose table is to be replaced")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -29,12 +29,12 @@ def crown(op: str) -> Check:
     )
 
 
-def lines(op: str, **keywords) -> Check:
+def lines(op: str) -> Check:
     def of_op(b, lower, upper):
         found = RELAXATIONS[op](b, Interval(lower, upper), {}, (), {})
         return found.lower_slope, found.lower_bias, found.upper_slope, found.upper_bias
 
-    return lambda: check_relaxation(op, of_op, examples=80, shrink=False, **keywords)
+    return lambda: check_relaxation(op, of_op, examples=80, shrink=False)
 
 
 MUTATIONS = [
@@ -55,7 +55,7 @@ MUTATIONS = [
      crown("linear")),
     (piecewise.relu_chord, "-(slope * low)", "slope * 0.0", lines("relu")),
     (piecewise.relu_chord, "return slope, -(slope * low)", "return slope, slope * 0.0", crown("relu")),
-    (curves.above, "bias = b.maximum(bias, other)", "bias = b.minimum(bias, other)", lines("sin", within=(-20, 20))),
+    (curves.above, "bias = b.maximum(bias, other)", "bias = b.minimum(bias, other)", lines("sin")),
     (s_shaped._upper, "return slope, b.maximum(bias, b.where(u > 0.0, highest, bias))", "return slope, bias",
      lines("sigmoid")),
     (curves.convex, "below(b, derivative(place), ((place, f(place)), *ends))",
@@ -75,7 +75,7 @@ def test_the_kit_sees_the_mutation(function, text: str, instead: str, check: Che
 @pytest.mark.slow
 @pytest.mark.parametrize("check", [*map(ibp, ("linear", "mul", "leaky_relu", "reciprocal", "softmax")),
                                    *map(crown, ("linear", "mul", "reduce_max", "relu")),
-                                   *map(lines, ("relu", "sigmoid")), lines("sin", within=(-20, 20))])  # fmt: skip
+                                   *map(lines, ("relu", "sigmoid", "sin"))])  # fmt: skip
 def test_without_mutations_it_passes(check: Check) -> None:
     check()
 

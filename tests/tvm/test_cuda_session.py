@@ -14,10 +14,10 @@ from dataclasses import replace
 import cuda_on_cpu
 import numpy as np
 import pytest
-from crown_networks import residual, small_mlp
+from crown_networks import small_mlp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tvm_networks import TOLERANCE, region_of, small_cnn
+from tvm_networks import GRAPHS, check_close, region_of, small_cnn
 
 import boundflow_core as bf
 from boundflow_core.errors import OptionError
@@ -99,19 +99,9 @@ def compare(graph, method, dtype, device, batches=(1, 3), rows=None, **options):
         region = region_of(graph, batch, batch)
         want = want_of(region, None if rows is None else bf.LinearSpec(matrix))
         got = got_of(on(device, region), None if rows is None else bf.LinearSpec(torch.from_numpy(matrix).to(device)))
-        for one, other in ((got.lower, want.lower), (got.upper, want.upper)):
-            assert one.device.type == device
-            scale = max(1.0, float(np.abs(other).max()))
-            np.testing.assert_allclose(one.cpu(), other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * scale)
+        assert got.lower.device.type == got.upper.device.type == device
+        check_close((got.lower.cpu(), got.upper.cpu()), (want.lower, want.upper), dtype)
     return got_of
-
-
-GRAPHS = {
-    "mlp": lambda: small_mlp(1),
-    "tanh": lambda: small_mlp(2, "tanh"),
-    "residual": residual,
-    "cnn": lambda: small_cnn(3),
-}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

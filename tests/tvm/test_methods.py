@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from crown_networks import residual, small_mlp
-from tvm_networks import TOLERANCE, region_of, small_cnn
+from crown_networks import small_mlp
+from tvm_networks import GRAPHS, check_close, region_of
 
 import boundflow_core as bf
 from boundflow_core.errors import OptionError
@@ -21,18 +21,8 @@ def compare(graph, method, dtype, batches=(1, 3), rows=None, **options):
     for batch in batches:
         region = region_of(graph, batch, batch)
         want, got = (run(region, spec) for run in runs.values())
-        for one, other in ((got.lower, want.lower), (got.upper, want.upper)):
-            scale = max(1.0, float(np.abs(other).max()))
-            np.testing.assert_allclose(one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * scale)
+        check_close((got.lower, got.upper), (want.lower, want.upper), dtype)
     return runs["tvm"]
-
-
-GRAPHS = {
-    "mlp": lambda: small_mlp(1),
-    "tanh": lambda: small_mlp(2, "tanh"),
-    "residual": residual,
-    "cnn": lambda: small_cnn(3),
-}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

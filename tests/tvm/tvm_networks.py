@@ -1,8 +1,9 @@
-"""A small network and regions for tests of whole methods on compiled kernels."""
+"""Small networks, regions, and the comparison of bounds, for tests of whole methods on compiled kernels."""
 
 from __future__ import annotations
 
 import numpy as np
+from crown_networks import residual, small_mlp
 
 import boundflow_core as bf
 from boundflow_core.ir.primal_builder import PrimalBuilder
@@ -22,7 +23,7 @@ def small_cnn(seed: int, channels: int = 3):
     w = rng.standard_normal((4, channels, 2, 2)) / 2
     y = g.op("conv2d", y, w, rng.standard_normal(4), stride=(1, 1), padding=(0, 1, 1, 0), **window)
     y = g.op("relu", y)
-    count = int(np.prod(g.type_of(y).shape)) if hasattr(g, "type_of") else 4 * 4 * 3
+    count = 4 * 4 * 3
     y = g.op("reshape", y, shape=(count,))
     y = g.op("relu", g.op("linear", y, rng.standard_normal((9, count)) / 4, rng.standard_normal(9)))
     y = g.op("linear", y, rng.standard_normal((3, 9)), rng.standard_normal(3))
@@ -32,3 +33,19 @@ def small_cnn(seed: int, channels: int = 3):
 def region_of(graph, batch, seed, radius=0.1):
     centre = np.random.default_rng(seed).standard_normal((batch, *graph.input_type.shape))
     return bf.Box(centre - radius, centre + radius)
+
+
+GRAPHS = {
+    "mlp": lambda: small_mlp(1),
+    "tanh": lambda: small_mlp(2, "tanh"),
+    "residual": residual,
+    "cnn": lambda: small_cnn(3),
+}
+
+
+def check_close(got, want, dtype):
+    """Bounds (lower, upper), of any arrays on the CPU, equal to rounding beside the largest of them."""
+    for one, other in zip(got, want, strict=True):
+        tolerance = TOLERANCE[dtype]
+        scale = max(1.0, float(np.abs(other).max()))
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * scale)

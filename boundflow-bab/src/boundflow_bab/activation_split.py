@@ -56,9 +56,9 @@ class Effort:
         root: how bounds are optimised without any split.
         child: how, after a split, starting from what the parent had.
         beta_rate: size of a step of multipliers, in the unit of the coefficients of their value's rows.
-        patience: further steps for subproblems that are about to be closed.
         curve_rate: the same for networks with neurons that are split at points, many times, so that each split needs
             smaller multipliers.
+        patience: further steps for subproblems that are about to be closed.
         candidates: neurons whose splits are looked at before one is chosen; 1: the best by score.
         tighten: the share of the time left that may go into tighter bounds inside of the network before any split.
     """
