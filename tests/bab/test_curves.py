@@ -64,7 +64,7 @@ def test_splits_show_what_bounds_leave_open(activations: tuple[str, ...], trust:
     report, story = decided(*drawn(0, activations), 0.05, replace(OPTIONS, trust_float32=trust))
     assert report.verdict is Verdict.VERIFIED and report.subproblems > 3 and report.open == 0
     assert ("confirm" in report.seconds) is not trust
-    assert story.searches[0].quick.curves
+    assert story.searches[0].bounds.quick.curves
 
 
 @pytest.mark.parametrize("seed", range(1, 4))

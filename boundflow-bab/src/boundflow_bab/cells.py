@@ -77,7 +77,9 @@ class CellSearch:
 
     def __post_init__(self) -> None:
         search = self.search
-        self._look = Tightener(search.quick.graph, search.quick.executor, search.clock, exact=False, steps=LOOK)
+        self._look = Tightener(
+            search.bounds.quick.graph, search.bounds.quick.executor, search.clock, exact=False, steps=LOOK
+        )
         self._seconds = max(search.clock.seconds.get("tighten", 0.0), LEAST_SECONDS)
 
     def run(self) -> Counterexample | None:
@@ -87,7 +89,7 @@ class CellSearch:
             OutOfTime: the time is up.
         """
         search = self.search
-        waiting = [Cell(search.roots, search.frontier.held)] if len(search.frontier) else []
+        waiting = [Cell(search.bounds.roots, search.frontier.held)] if len(search.frontier) else []
         while waiting:
             cell = waiting.pop(int(np.argmin([one.worst for one in waiting])))
             able = self._able(cell)
@@ -120,7 +122,7 @@ class CellSearch:
     def _able(self, cell: Cell) -> Array:
         """Which neurons [N] are undecided in the cell, and have values behind them."""
         search, parts = self.search, []
-        for name, places in search.neurons.places.items():
+        for name, places in search.bounds.neurons.places.items():
             low, high = (side[0].reshape(-1)[places] for side in cell.roots.bounds[name])
             behind = search.tightener.behind(name)
             parts.append((low < 0) & (high > 0) if behind else np.zeros(len(places), dtype=np.bool_))
@@ -158,7 +160,7 @@ class CellSearch:
         """Numbers of the neurons to look at, at least one."""
         able, score = self._able(cell), self.search.scores(cell.leaves).sum(axis=0)
         tops, start = [], 0
-        for places in self.search.neurons.places.values():
+        for places in self.search.bounds.neurons.places.values():
             own = slice(start, start + len(places))
             start += len(places)
             if able[own].any():
@@ -176,11 +178,11 @@ class CellSearch:
         search = self.search
         signs = cell.leaves.signs.copy()
         signs[:, neuron] = sign
-        leaves, split = replace(cell.leaves, signs=signs), search.neurons.split(signs[:1], cell.leaves.ends[:1])
+        leaves, split = replace(cell.leaves, signs=signs), search.bounds.neurons.split(signs[:1], cell.leaves.ends[:1])
         known = cell.roots.exact if tightener.exact else cell.roots.bounds
-        own = {name: known[name] for name in search.quick.needed}
+        own = {name: known[name] for name in search.bounds.quick.needed}
         box = cell.roots.lower[:1], cell.roots.upper[:1]
-        behind = search.neurons.value_of(neuron)
+        behind = search.bounds.neurons.value_of(neuron)
         found = tightener(*box, {n: (low[:1], high[:1]) for n, (low, high) in own.items()}, split=split, behind=behind)
         roots = cell.roots.refined(outward32(found), found if tightener.exact else None)
         search.hold(roots, leaves)

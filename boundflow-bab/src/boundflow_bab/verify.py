@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boundflow_bab.activation_split import EFFORT, ActivationSearch, Effort
+from boundflow_bab.activation_split import ActivationSearch
 from boundflow_bab.attack import Attack, Margins
 from boundflow_bab.bounds import Bounder, exact_executor, suited_executor
 from boundflow_bab.cells import CellSearch
 from boundflow_bab.clock import Clock, OutOfTime
 from boundflow_bab.input_split import MOST_INPUTS, Search
-from boundflow_bab.problem import Part, parts_of
+from boundflow_bab.largest import with_largest
+from boundflow_bab.leaf_bounds import EFFORT, Effort, LeafBounds
+from boundflow_bab.problem import Part, Rows, parts_of
 from boundflow_bab.roots import Roots
 from boundflow_bab.samples import Refuted, Samples
 from boundflow_bab.verdict import Counterexample, Report, Verdict
@@ -187,7 +189,10 @@ def _search(
     by_input = options.split == "input" or (options.split == "auto" and inputs <= FEW_INPUTS)
     quick = None if by_input else BetaCrown(graph, options.executor, stats=story.stats)
     if quick is not None and quick.values:
-        return _activation_search(graph, part, bounders, attack, story, quick)
+        whole, rows = with_largest(graph, part.rows)
+        if whole is not graph:
+            quick, bounders = BetaCrown(whole, options.executor, stats=story.stats), _Bounders(whole, story)
+        return _activation_search(whole, part, rows, bounders, attack, story, quick)
     if inputs > MOST_INPUTS:
         return None
     story.enter("search")
@@ -205,9 +210,10 @@ def _search(
 
 
 def _activation_search(
-    graph: PrimalGraph, part: Part, bounders: _Bounders, attack: Attack, story: Story, quick: BetaCrown
+    graph: PrimalGraph, part: Part, rows: Rows, bounders: _Bounders, attack: Attack, story: Story, quick: BetaCrown
 ) -> ActivationSearch:
-    options, rows = story.options, part.rows
+    """A search whose root is bounded; ``rows`` are on the outputs of ``graph``, one for each group of the part's."""
+    options = story.options
     story.enter("bounds by alpha-crown")
     bounder, exact = bounders.quick("crown"), bounders.exact("crown")
     find_exact = None if exact is None else lambda lower, upper: exact.inside(lower, upper, rows)
@@ -215,17 +221,15 @@ def _activation_search(
         roots = Roots.of(
             part.lower, part.upper, rows, lambda lower, upper: bounder.inside(lower, upper, rows), find_exact
         )
+    sure = None if exact is None else BetaCrown(graph, exact_executor(options.executor), exact=True, stats=story.stats)
     search = ActivationSearch(
         graph,
         part,
-        roots,
-        quick,
-        None if exact is None else BetaCrown(graph, exact_executor(options.executor), exact=True, stats=story.stats),
+        LeafBounds(roots, quick, sure, story.clock, options.effort),
         registry().branching_heuristic(options.branching),
         attack,
         story.clock,
         lambda search: story.observe(story),
-        options.effort,
     )
     story.searches.append(search)
     search.root()

@@ -146,14 +146,23 @@ class BetaCrown:
         self._start = workshop.runner("beta start", programs.start, cuts=("B",))
         self._bounds = workshop.runner("beta-crown", programs.bounds, cuts=("B",))
         self._rows = workshop.runner("beta rows", programs.rows, cuts=("B",))
-        self._step = ProgramRunner(
-            programs.step, replace(planning, outward=False), self.stats, cuts=("B",), varying=(SLOPES,)
-        )
+        plain = replace(planning, outward=False)
+        self._step = ProgramRunner(programs.step, plain, self.stats, cuts=("B",), varying=(SLOPES,))
+        self._slant = ProgramRunner(programs.slant, plain, self.stats, cuts=("B",))
 
     def bounds(self, problems: Subproblems) -> Array:
         """Lower bounds [B, S] for the slopes and multipliers given; infinite on subproblems that are empty."""
         found = self._bounds(self._inputs(self._bounds, problems))
         return self._emptied(problems, np.asarray(found["lower"]))
+
+    def linear(self, problems: Subproblems) -> tuple[Array, Array]:
+        """Coefficients [B, *input] and constants [B], float64 and up to rounding, of the linear function of the input
+        whose least value on the box is the lower bound of the only row, S = 1, of each subproblem."""
+        given = self._inputs(self._slant, problems)
+        found = self._slant(given)
+        A = np.asarray(found["grad:lower"], dtype=np.float64) + found["grad:upper"]
+        least = (np.maximum(A, 0) * given["lower"] + np.minimum(A, 0) * given["upper"]).reshape(len(A), -1).sum(axis=1)
+        return A, np.asarray(found["least"])[:, 0] - least
 
     def undecided(self, count: int) -> SplitState:
         """``count`` subproblems that assume nothing."""

@@ -65,6 +65,8 @@ class BetaPrograms:
         bounds: ``lower`` [B, S].
         rows: ``lower`` and ``rows:V`` [B, S, *value], the rows that arrive at the result of the activation of V; for V
             in ``curves`` ``above:V`` and ``below:V`` [B, *value], how far the lines of its relaxation are from it.
+        slant: ``least`` [B, S], and ``grad:lower`` and ``grad:upper`` [B, *input], how its sum over the rows changes
+            with the ends of the region, a box.
     """
 
     names: tuple[str, ...]
@@ -75,6 +77,7 @@ class BetaPrograms:
     step: Callable[[], BoundProgram]
     bounds: Callable[[Builder], Mapping[str, Value]]
     rows: Callable[[Builder], Mapping[str, Value]]
+    slant: Callable[[], BoundProgram]
 
 
 def beta_programs(workshop: Workshop) -> BetaPrograms:
@@ -108,6 +111,7 @@ def beta_programs(workshop: Workshop) -> BetaPrograms:
         lambda: _step(terms),
         bounds,
         rows,
+        lambda: _slant(terms),
     )
 
 
@@ -224,6 +228,11 @@ def _least(
     for value in cuts:
         found = found - value
     return found
+
+
+def _slant(terms: _Terms) -> BoundProgram:
+    found = terms.workshop.write("beta bounds", lambda b: {"least": _least(terms, b, terms.states(b))})
+    return gradient_program(found, "least", ["lower", "upper"])
 
 
 def _lifted(b: Builder, value: Value) -> Value:

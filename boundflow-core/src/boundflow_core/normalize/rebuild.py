@@ -8,7 +8,7 @@ from boundflow_core.ir.constants import Constant
 from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_core.ir.primal_builder import Operand, PrimalBuilder, Tensor
 
-__all__ = ["NodeRule", "Rewriter", "rebuild"]
+__all__ = ["NodeRule", "Rewriter", "extended", "rebuild"]
 
 
 class Rewriter(PrimalBuilder):
@@ -42,6 +42,20 @@ NodeRule = Callable[[Rewriter, Node, tuple[Operand, ...]], "Operand | None"]
 
 def rebuild(graph: PrimalGraph, rule: NodeRule) -> PrimalGraph:
     """``graph`` with each node replaced by what ``rule(rewriter, node, new_operands)`` gives; None copies the node."""
+    return _written(graph, rule, lambda g, output: output)
+
+
+def extended(graph: PrimalGraph, write: Callable[[Rewriter, Tensor], Operand]) -> PrimalGraph:
+    """``graph`` with ``write(rewriter, output)``, which may write more operators, for its output."""
+
+    def finish(g: Rewriter, output: Operand) -> Operand:
+        assert isinstance(output, Tensor)
+        return write(g, output)
+
+    return _written(graph, lambda g, node, operands: None, finish)
+
+
+def _written(graph: PrimalGraph, rule: NodeRule, finish: Callable[[Rewriter, Operand], Operand]) -> PrimalGraph:
     g = Rewriter(graph)
     values: dict[str, Operand] = {graph.input: g.input}
     for node in graph.nodes:
@@ -49,7 +63,7 @@ def rebuild(graph: PrimalGraph, rule: NodeRule) -> PrimalGraph:
         with g.at(node.name):
             replaced = rule(g, node, operands)
             values[node.output] = g.op(node.spec, *operands, **node.attrs) if replaced is None else replaced
-    return g.finish(values[graph.output])
+    return g.finish(finish(g, values[graph.output]))
 
 
 def lookup(name: str, values: Mapping[str, Operand], constants: Mapping[str, Constant]) -> Operand:
