@@ -13,6 +13,7 @@ from boundflow_bab.clock import Clock
 from boundflow_bab.problem import Rows
 from boundflow_core.compiled import choose_executor
 from boundflow_core.ir.primal import PrimalGraph
+from boundflow_core.ir.types import concrete_shape
 from boundflow_core.plugins import registry
 from boundflow_core.selection import candidates
 
@@ -26,8 +27,12 @@ Inside = dict[str, tuple[Array, Array]]
 # A run should not take much longer, so that nobody waits for it when the time is up.
 RUN_SECONDS = 0.4
 LARGEST_BATCH = 4096
+# Bounds in exact arithmetic carry errors along, several arrays for one, which should stay in caches.
+LARGEST_EXACT = 64
 # Of a network of so many parameters, one box is bounded at first; of smaller ones, as many as come to the same work.
 FIRST_PARAMETERS = 1 << 20
+# Inputs of networks of which the coefficients of bounds are kept, for each row and box.
+MOST_COEFFICIENTS = 64
 # Networks of which so many come to that work are small: to prepare a program takes longer than to run it. So one box is
 # bounded as two, as a batch of one would be run by programs of its own.
 NEVER_ALONE = 64
@@ -71,13 +76,25 @@ class Bounder:
         boxes: how many were bounded so far.
     """
 
-    def __init__(self, graph: PrimalGraph, method: str, executor: str, clock: Clock, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        graph: PrimalGraph,
+        method: str,
+        executor: str,
+        clock: Clock,
+        *,
+        exact: bool = False,
+    ) -> None:
         self.method, self.exact, self.boxes, self._clock = method, exact, 0, clock
-        self.batch = _first_batch(graph)
+        self._most = LARGEST_EXACT if exact else LARGEST_BATCH
+        self.batch = min(_first_batch(graph), self._most)
         self._least = 2 if self.batch >= NEVER_ALONE else 1
         self._latest: tuple[Array, Array, Inside] | None = None
         # What is looked for is whether rows are positive, so that upper bounds are of no use.
-        options: dict[str, Any] = {"side": "lower"} if method != "ibp" else {}
+        known = registry().method(method).options
+        small = np.prod(concrete_shape(graph.input_type.shape, {})) <= MOST_COEFFICIENTS
+        wanted = {"side": "lower", **({"linear": True} if small and not exact else {})}
+        options: dict[str, Any] = {name: value for name, value in wanted.items() if name in known}
         # By rank, not by an estimate for one box: searches bound many at once.
         name = exact_executor(executor) if exact else executor
         self._run = bf.compile(
@@ -87,6 +104,7 @@ class Bounder:
             dtype="float64" if exact else "float32",
             rounding="outward" if exact else "nearest",
             cache=False,
+            share_memory=True,
             **options,
         )
 
@@ -101,13 +119,23 @@ class Bounder:
         Raises:
             OutOfTime: the time is up.
         """
+        return self.with_rows(lower, upper, rows)[0]
+
+    def with_rows(self, lower: Array, upper: Array, rows: Rows) -> tuple[Array, Array | None]:
+        """The same, and the coefficients [B, S, *input] of linear functions of the input below the rows, if there are
+        any.
+
+        Raises:
+            OutOfTime: the time is up.
+        """
         found, done = [], 0
         while done < len(lower):
             self._clock.check()
             count = min(self.batch, len(lower) - done)
             found.append(self._batch(lower[done : done + count], upper[done : done + count], rows))
             done += count
-        return np.concatenate(found)
+        best, slopes = zip(*found, strict=True)
+        return np.concatenate(best), None if slopes[0] is None else np.concatenate(slopes)
 
     def inside(self, lower: Array, upper: Array, rows: Rows) -> Inside:
         """Bounds [B, *value] of the values inside of the network that the method finds on its way, by name.
@@ -127,7 +155,7 @@ class Bounder:
             for name in found[0]
         }
 
-    def _batch(self, lower: Array, upper: Array, rows: Rows) -> Array:
+    def _batch(self, lower: Array, upper: Array, rows: Rows) -> tuple[Array, Array | None]:
         count, size = len(lower), max(batch_size(len(lower)), self._least)
         more = np.minimum(np.arange(size), count - 1)
         started = time.perf_counter()
@@ -141,7 +169,8 @@ class Bounder:
             self._latest = (lower, upper, {**known, **inside})
         self._learn(size, time.perf_counter() - started)
         self.boxes += count
-        return rows.best(np.asarray(bounds.lower)[:count])
+        slopes = np.asarray(bounds.linear["lower"][0])[:count] if bounds.linear else None
+        return rows.best(np.asarray(bounds.lower)[:count]), slopes
 
     def _known(self, lower: Array, upper: Array) -> Inside:
         """Bounds inside of the network on the one box that was bounded last; nothing on another one."""
@@ -153,6 +182,6 @@ class Bounder:
     def _learn(self, size: int, seconds: float) -> None:
         """The next batch is larger if this one was quick, smaller if it took too long."""
         if size >= self.batch and seconds < RUN_SECONDS / 2:
-            self.batch = min(2 * size, LARGEST_BATCH)
+            self.batch = min(2 * size, self._most)
         elif seconds > 2 * RUN_SECONDS and size > 1:
             self.batch = size // 2

@@ -23,8 +23,8 @@ Array = NDArray[Any]
 # Boxes open in more directions are not halved: each halving of one of many hardly tightens anything.
 MOST_INPUTS = 64
 
-# The share of a box's average slope that counts for directions in which the network is flat in the middle.
-FLAT = 0.1
+# The share of a box's average slope that counts for directions in which slopes are zero.
+FLAT = 0.03
 
 # Boxes that wait for confirmation meanwhile: it seldom fails, and large batches of few different sizes are cheaper.
 CONFIRMED_AT_ONCE = 2048
@@ -84,7 +84,7 @@ class Search:
         self.clock.check()
         boxes = self.frontier.take(self.bounder.batch)
         with self.clock.phase("search"):
-            best = self.bounder(boxes.lower, boxes.upper, self.part.rows)
+            best, rows = self.bounder.with_rows(boxes.lower, boxes.upper, self.part.rows)
         self.bounded += len(boxes)
         boxes = Boxes(best.min(axis=1), boxes.lower, boxes.upper)
         safe = boxes.bound > 0
@@ -93,19 +93,28 @@ class Search:
         if safe.all():
             return None
         with self.clock.phase("branching"):
-            return self._branch(boxes[~safe], best[~safe].argmin(axis=1))
+            return self._branch(boxes[~safe], best[~safe].argmin(axis=1), None if rows is None else rows[~safe])
 
-    def _branch(self, boxes: Boxes, aim: Array) -> Counterexample | None:
-        """Halves each box where that should help the group ``aim`` [B] most."""
+    def _branch(self, boxes: Boxes, aim: Array, rows: Array | None) -> Counterexample | None:
+        """Halves each box where that should help the group ``aim`` [B] most.
+
+        The network's own slope in the middle tells where its values lie far apart, the bound's where it loses by taking
+        them together; either alone is misled where it is flat.
+
+        Args:
+            rows: coefficients [B, S, *input] of the bounds.
+        """
         middle = (boxes.lower + boxes.upper) / 2
         margin, slope = self.attack.margins(middle, self.part.rows, aim)
         found = self.attack.judged(middle, margin, boxes.lower, boxes.upper)
         if found is not None:
             return found
-        size = np.abs(slope.reshape(len(boxes), -1)).astype(np.float64)
         width = (boxes.upper - boxes.lower).reshape(len(boxes), -1)
-        size = np.where(np.isfinite(size), size, 0.0)
-        score = (size + FLAT * size.mean(axis=1, keepdims=True) + 1e-30) * width
+        score = _shares(slope.reshape(len(boxes), -1), width)
+        if rows is not None:
+            own = self.part.rows.group == aim[:, None]
+            sizes = np.abs(rows.reshape(*own.shape, -1)) * own[..., None]
+            score += _shares(sizes.max(axis=1), width)
         left, right, stuck = halves(boxes, score.argmax(axis=1))
         self.stuck += stuck
         self.frontier.add(left)
@@ -134,6 +143,14 @@ class Search:
             self.stuck += stuck
             self.frontier.add(left)
             self.frontier.add(right)
+
+
+def _shares(slope: Array, width: Array) -> Array:
+    """How much of what a function of these slopes [B, n] changes over each box is due to each input, [B, n]."""
+    size = np.abs(slope).astype(np.float64)
+    size = np.where(np.isfinite(size), size, 0.0)
+    change = (size + FLAT * size.mean(axis=1, keepdims=True) + 1e-30) * width
+    return np.asarray(change / np.maximum(change.sum(axis=1, keepdims=True), 1e-300))
 
 
 def halvable(boxes: Boxes, axis: Array) -> Array:

@@ -81,6 +81,7 @@ def compile(
     reuse: bool = True,
     rounding: str = "nearest",
     lowering: str | None = None,
+    share_memory: bool = False,
     calls: int | None = None,
     **options: Any,
 ) -> CompiledBounds:
@@ -106,6 +107,8 @@ def compile(
             exact its functions are, and a few times the work.
         lowering: name of a lowering strategy ("relax_vm") that shall run all that it supports, where the executor has
             several; None: the best for each operation. With executor "auto" its own executor runs.
+        share_memory: whether calls of different sizes, and the programs of a call, use one piece of memory in turn:
+            less in all, and sooner ready, but calls of several threads wait for each other.
         calls: how many calls to expect, which executor "auto" weighs against what must be compiled first; None: 100.
             Sizes that are not given count as 1 there.
         options: options of the method.
@@ -137,6 +140,7 @@ def compile(
             reuse=reuse,
             lowering=lowering,
             outward=outward,
+            share_memory=share_memory,
             calls=CALLS if calls is None else calls,
             method=options,
         ),

@@ -16,6 +16,7 @@ from boundflow_core.extension import Executor, Method
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType, size
 from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.planner.shared import SharedMemory
 from boundflow_core.plugins import Registry
 from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.runner import Planning, RunStats
@@ -26,6 +27,9 @@ from boundflow_core.workshop import Progress, Recipe, check_options, make_worksh
 __all__ = ["Bounds", "CompileOptions", "CompiledBounds", "Progress", "RunStats", "choose_executor"]
 
 
+SIDES = ("lower", "upper")
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Guaranteed bounds, arrays of the kind that the region was given in.
@@ -34,11 +38,15 @@ class Bounds:
         lower, upper: [B, S] for S specification rows; [B, *output] without a specification. A bound that cannot be
             computed is infinite.
         intermediate: bounds [B, *value] of values inside of the network that the method found on its way, by name.
+        linear: (A, b) of linear functions A x + b of the input between which the rows lie, by side, "lower" and
+            "upper", where the method was asked for them: [B, S, *input] and [B, S], or [B, *output, *input] and
+            [B, *output].
     """
 
     lower: Any
     upper: Any
     intermediate: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    linear: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class CompileOptions:
         one_task: plan the whole program as one task.
         lowering: the executor's strategy that runs all that it supports; None: the best for each operation.
         outward: whether bounds are moved outwards by all that rounding may have done to them.
+        share_memory: whether calls of different sizes, and the programs of a call, use one piece of memory in turn.
         calls: how many calls to expect, where an executor is to be chosen.
         method: options of the method.
     """
@@ -69,6 +78,7 @@ class CompileOptions:
     one_task: bool = False
     lowering: str | None = None
     outward: bool = False
+    share_memory: bool = False
     calls: int = 1
     method: Mapping[str, Any] = field(default_factory=dict)
 
@@ -107,6 +117,7 @@ class CompiledBounds:
             one_task=options.one_task,
             lowering=options.lowering,
             outward=options.outward,
+            shared=SharedMemory() if options.share_memory else None,
         )
         self._recipes: dict[tuple[str | None, float | None, bool], Recipe] = {}
         self._lock = threading.RLock()
@@ -176,7 +187,8 @@ class CompiledBounds:
         inside = {
             name[6:]: (array, found[f"upper:{name[6:]}"]) for name, array in found.items() if name.startswith("lower:")
         }
-        return Bounds(found["lower"], found["upper"], inside)
+        linear = {side: (found[f"A:{side}"], found[f"b:{side}"]) for side in SIDES if f"A:{side}" in found}
+        return Bounds(found["lower"], found["upper"], inside, linear)
 
     def _intermediate(self, recipe: Recipe, name: str, pair: tuple[Any, Any], batch: int) -> dict[str, Any]:
         """Bounds of the value ``name`` that the caller knows, as inputs of the recipe."""

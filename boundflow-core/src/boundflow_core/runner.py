@@ -21,6 +21,7 @@ from boundflow_core.loop import Loop, PinnedLoop, PlainLoop, Track, check_loop
 from boundflow_core.memory import chunk_sizes
 from boundflow_core.planner.pipeline import bind_plan, make_plan
 from boundflow_core.planner.plan import PlanBundle
+from boundflow_core.planner.shared import SharedMemory
 from boundflow_core.rounding import outward_program
 from boundflow_core.scheduler import KeyParts, RunCounts, Schedule
 
@@ -75,6 +76,7 @@ class Planning:
         lowering: the executor's strategy that runs all that it supports; None: the best for each operation.
         outward: whether each program's bounds are moved outwards by what rounding may have done to them. Results of one
             program that another one takes as inputs count as exact there.
+        shared: memory that all plans lie in which are not for loops; they run in turn. None: each has its own.
     """
 
     executor: Executor
@@ -88,6 +90,7 @@ class Planning:
     one_task: bool = False
     lowering: str | None = None
     outward: bool = False
+    shared: SharedMemory | None = None
 
 
 class ProgramRunner:
@@ -258,7 +261,9 @@ class ProgramRunner:
         """
         program, planning = self._template.program, self._planning
         sizes = self._loop_sizes(program, inputs, carried)
-        if planning.differentiable or planning.one_task or self.chunk(sizes) != sizes:
+        # Between steps nobody else may write to the memory of a loop.
+        shares = planning.shared is not None and not self._varying
+        if shares or planning.differentiable or planning.one_task or self.chunk(sizes) != sizes:
             return PlainLoop(program, self._varying, self, inputs, carried)
         device = device_of(next(iter(inputs.values())))
         with self._lock:  # while the loop lasts, its session is its own
@@ -326,6 +331,8 @@ class ProgramRunner:
                 cache = None if planning.differentiable else planning.cache
                 if cache is not None and not self._fingerprint:
                     self._fingerprint = fingerprint(plan.program)
+                if planning.shared is not None and not self._varying:
+                    plan = replace(plan, shared=planning.shared.on(planning.executor.name, device))
                 session = planning.executor.open(plan, None if device == "cpu" else device)
                 for name, count in session.prepared_kernels().items():
                     self._stats.kernels[name] = self._stats.kernels.get(name, 0) + count

@@ -95,6 +95,8 @@ class Schedule:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.plan.shared is not None:
+            self._lock = self.plan.shared.lock
         self._tasks = tuple(name for stage in self.plan.cache.stages for name in stage.tasks)
         if self.cache is not None:
             program = self.fingerprint or fingerprint(self.plan.program)

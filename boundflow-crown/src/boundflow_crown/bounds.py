@@ -29,9 +29,14 @@ def bound_rows(
     options: Mapping[str, Any],
     *,
     both: bool = True,
+    linear: dict[str, Value] | None = None,
 ) -> tuple[Value, Value | None]:
-    """Lower and upper bounds [*front] of rows over the region; no upper ones unless ``both`` are wanted."""
-    found = least(b, graph, rules, region, start, intervals, options, both=both)
+    """Lower and upper bounds [*front] of rows over the region; no upper ones unless ``both`` are wanted.
+
+    Args:
+        linear: see :func:`least`.
+    """
+    found = least(b, graph, rules, region, start, intervals, options, both=both, linear=linear)
     if not both:
         return found, None
     lower, negated = start.layout.halves(found)
@@ -51,6 +56,7 @@ def least(
     both: bool = True,
     extra: Mapping[str, Value] | None = None,
     seen: dict[str, Value] | None = None,
+    linear: dict[str, Value] | None = None,
 ) -> Value:
     """Lower bounds of rows and of the negated rows over the region, in the layout of mirrored rows.
 
@@ -58,6 +64,8 @@ def least(
         both: whether the negated rows are wanted; without them the rows' own layout is kept.
         slopes: slopes of lower lines, see :class:`boundflow_crown.walk.BackwardContext`.
         extra, seen: rows to add on the way, and rows met, see :func:`boundflow_crown.walk.walk_back`.
+        linear: takes the linear functions of the input whose least values these are: ``A`` [*front, *input] and ``b``
+            [*front]. Rows are not walked back as windows then.
     """
     rows, bias, layout = walk_back(
         b,
@@ -71,10 +79,15 @@ def least(
         slopes=slopes,
         extra=extra,
         seen=seen,
-        windowed={op: rule for op, rule in WINDOW_RULES.items() if rules.get(op) is RULES[op]},
+        windowed=None
+        if linear is not None
+        else {op: rule for op, rule in WINDOW_RULES.items() if rules.get(op) is RULES[op]},
     )
     if region.ball is not None:
         rows = layout.inside(rows, graph.input_type.shape)
+    if linear is not None:
+        linear["A"] = rows
+        linear["b"] = bias if bias is not None else b.broadcast(b.constant(0.0), layout.front)
     found = layout.merged(_least_of_rows(b, region, rows, layout))
     return found + bias if bias is not None else found
 

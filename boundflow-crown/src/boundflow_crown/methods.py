@@ -10,7 +10,7 @@ from boundflow_core.ir.program import Value
 from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Recipe, Workshop
 from boundflow_crown.alpha import ALPHA_OPTIONS, alpha_crown
-from boundflow_crown.options import check_choices
+from boundflow_crown.options import check_choices, check_rounding
 from boundflow_crown.output import output_bounds
 from boundflow_crown.recipe import crown
 from boundflow_interval import Interval
@@ -20,8 +20,8 @@ __all__ = ["ALPHA_CROWN", "CROWN", "CROWN_IBP"]
 
 def crown_ibp(workshop: Workshop) -> Recipe:
     """All bounds that relaxations need by intervals, then one walk back from the output."""
-
     check_choices(workshop.options)
+    check_rounding(workshop)
 
     def write(b: Builder) -> Mapping[str, Value]:
         region = Interval(*workshop.region(b))
@@ -35,14 +35,14 @@ def crown_ibp(workshop: Workshop) -> Recipe:
 
 
 OPTIONS = {"slope": "adaptive", "intersect": True, "side": "both"}
-REFINING = {**OPTIONS, "refine": "unstable"}
+LINEAR, REFINE = {"linear": False}, {"refine": "unstable"}
 
 CROWN_IBP = Method(
     "crown-ibp",
     "one backward pass over interval bounds",
     domains=("interval", "linear"),
     recipe=crown_ibp,
-    options=OPTIONS,
+    options={**OPTIONS, **LINEAR},
     rank=10,
     outward=True,
 )
@@ -51,7 +51,7 @@ CROWN = Method(
     "backward passes for the output and for every neuron that is not decided",
     domains=("interval", "linear"),
     recipe=crown,
-    options=REFINING,
+    options={**OPTIONS, **REFINE, **LINEAR},
     rank=20,
     outward=True,
 )
@@ -60,6 +60,6 @@ ALPHA_CROWN = Method(
     "crown with the lower slopes of undecided neurons optimised",
     domains=("interval", "linear"),
     recipe=alpha_crown,
-    options={**REFINING, **ALPHA_OPTIONS},
+    options={**OPTIONS, **REFINE, **ALPHA_OPTIONS},
     rank=30,
 )

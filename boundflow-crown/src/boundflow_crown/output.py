@@ -24,16 +24,29 @@ __all__ = ["both_sides", "intersected", "output_bounds", "output_front", "output
 def output_bounds(workshop: Workshop, b: Builder, region: Interval, states: Mapping[str, Interval]) -> dict[str, Value]:
     """``lower`` and ``upper``: [B, S] with a specification, [B, *output] without.
 
+    With the option ``linear`` also ``A:lower`` [B, S, *input] and ``b:lower`` [B, S], where ``A x + b`` lies below the
+    rows everywhere in the region, and if both sides are wanted ``A:upper`` and ``b:upper``, where it lies above.
+
     Args:
         states: bounds of the values that relaxations need; with the option ``intersect`` of all values.
     """
     graph, batch = workshop.graph, region.lower.shape[0]
     spec = workshop.spec_rows(b)
-    start = output_start(b, graph, spec, batch)
-    lower, upper = bound_rows(
-        b, graph, workshop.rules["linear"], region, start, states, workshop.options, both=both_sides(workshop)
-    )
-    return intersected(workshop, b, spec, states, lower, upper)
+    start, both = output_start(b, graph, spec, batch), both_sides(workshop)
+    linear: dict[str, Value] | None = {} if workshop.options.get("linear") else None
+    rules, options = workshop.rules["linear"], workshop.options
+    lower, upper = bound_rows(b, graph, rules, region, start, states, options, both=both, linear=linear)
+    found = intersected(workshop, b, spec, states, lower, upper)
+    if linear is None:
+        return found
+    front = (batch, *graph.output_type.shape) if spec is None else lower.shape
+    for name, value in linear.items():
+        own, negated = start.layout.halves(value) if both else (value, None)
+        shape = (*front, *value.shape[2:])
+        found[f"{name}:lower"] = b.reshape(own, shape)
+        if negated is not None:
+            found[f"{name}:upper"] = b.reshape(-negated, shape)
+    return found
 
 
 def intersected(

@@ -21,7 +21,7 @@ from boundflow_core.runner import ProgramRunner
 from boundflow_core.workshop import Progress, Recipe, Workshop
 from boundflow_crown.layers import Layer, inputs_of, interval_states, known_bounds, layers_of
 from boundflow_crown.one_run import Finish, OneRun
-from boundflow_crown.options import check_choices
+from boundflow_crown.options import check_choices, check_rounding
 from boundflow_crown.output import output_bounds
 from boundflow_crown.picking import is_loose
 from boundflow_crown.pieces import in_pieces, rows_of_piece
@@ -54,6 +54,7 @@ def inside(workshop: Workshop, finish: Finish | None = None) -> Inside:
         finish: writes further results into the program that does it at once.
     """
     check_choices(workshop.options)
+    check_rounding(workshop)
     layers = layers_of(workshop)
     names = tuple(layer.name for layer in layers)
     intersect, every = workshop.options["intersect"], workshop.options["refine"] == "all"

@@ -56,7 +56,13 @@ def _concat(op: Op) -> Kernel:
 
 def _gather_rows(op: Op) -> Kernel:
     axis = op.attrs["axis"]
-    return lambda x, index, out=None: np.take(x, index, axis=axis, out=out, mode="raise")
+
+    def gather_rows(x: Any, index: Any, out: Any = None) -> Any:
+        # NumPy's own check of the numbers takes a copy of the result.
+        inside = out is not None and index.size and index.min() >= 0 and index.max() < x.shape[axis]
+        return np.take(x, index, axis=axis, out=out, mode="clip" if inside else "raise")
+
+    return gather_rows
 
 
 def _copied(view: Callable[[Op], Callable[[Any], Any]]) -> Callable[[Op], Kernel]:

@@ -94,7 +94,8 @@ class StepSession:
     def _place(self, plan: PlanBundle) -> None:
         """Views of the arena for every value that lies in it."""
         storage, sizes = plan.storage, plan.sizes
-        self.memory = self._backend.allocate(storage.arena_bytes)
+        allocate, count = self._backend.allocate, storage.arena_bytes
+        self.memory = allocate(count) if plan.shared is None else plan.shared.take(count, allocate)
         for value, index in storage.home.items():
             if not storage.buffers[index].planned:
                 self._own.append(self._number[value])

@@ -86,7 +86,6 @@ _NUMPY: Mapping[str, Rule] = {
     "max_pool2d": _padded_input,
     "where": _elements,
     "sigmoid": lambda op, sizes: _elements(op, sizes) + 3 * _again(op, sizes),
-    "gather_rows": _again,
 }
 
 _TORCH: Mapping[str, Rule] = {

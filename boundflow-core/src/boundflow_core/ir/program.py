@@ -200,10 +200,14 @@ class BoundProgram:
         """The same program with each symbol replaced by its value, so that all shapes are concrete."""
         renamed: dict[Value, Value] = {}
 
+        types: dict[int, TensorType] = {}  # many values share one
+
         def value(old: Value) -> Value:
             found = renamed.get(old)
             if found is None:
-                kind = TensorType(old.type.dtype, concrete_shape(old.shape, env))
+                kind = types.get(id(old.type))
+                if kind is None:
+                    kind = types[id(old.type)] = TensorType(old.type.dtype, concrete_shape(old.shape, env))
                 found = renamed[old] = Value(old.id, kind, old.name)
             return found
 

@@ -125,11 +125,14 @@ def concrete_dim(dim: Dim, env: Mapping[str, int]) -> int:
     """Value of ``dim`` where ``env`` gives each symbol its value."""
     if isinstance(dim, int):
         return dim
-    return dim.coefficient * math.prod(env[symbol] for symbol in dim.symbols)
+    found = dim.coefficient
+    for symbol in dim.symbols:
+        found *= env[symbol]
+    return found
 
 
 def concrete_shape(shape: Iterable[Dim], env: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(concrete_dim(dim, env) for dim in shape)
+    return tuple([dim if isinstance(dim, int) else concrete_dim(dim, env) for dim in shape])
 
 
 def format_shape(shape: Iterable[Dim]) -> str:

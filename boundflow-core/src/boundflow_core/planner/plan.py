@@ -10,6 +10,7 @@ from boundflow_core.ir.program import BoundProgram, Op
 from boundflow_core.ir.types import Attrs, Shape
 from boundflow_core.planner.cacheplan import CachePlan
 from boundflow_core.planner.layout.analysis import LayoutReport
+from boundflow_core.planner.shared import SharedPiece
 from boundflow_core.planner.storage import StoragePlan
 from boundflow_core.planner.taskgraph import BoundTask, TaskGraph
 
@@ -110,6 +111,8 @@ class PlanBundle:
         differentiable: whether what a gradient needs is kept; then no memory is planned, reused or freed early.
         layout: layouts that values may have, and which layout operations the passes took away.
         varying: groups of inputs that change from step to step of a loop; none if it is not for loops.
+        shared: memory that the arena may lie in, with those of other plans; whoever runs one holds its lock. None: the
+            arena is this plan's own.
     """
 
     program: BoundProgram
@@ -122,6 +125,7 @@ class PlanBundle:
     differentiable: bool = False
     layout: LayoutReport = field(default_factory=LayoutReport)
     varying: frozenset[str] = frozenset()
+    shared: SharedPiece | None = None
 
     @property
     def tasks(self) -> tuple[BoundTask, ...]:
