@@ -18,6 +18,7 @@ from boundflow_bab.clock import Clock
 from boundflow_bab.frontier import Boxes, Frontier, Leaves, joined
 from boundflow_bab.input_split import MOST_INPUTS, halvable, halves
 from boundflow_bab.leaf_bounds import LeafBounds, filled
+from boundflow_bab.looks import Looks
 from boundflow_bab.neurons import bias_of
 from boundflow_bab.problem import Part
 from boundflow_bab.roots import Roots
@@ -75,6 +76,7 @@ class ActivationSearch:
         start = self._start()
         self.frontier = Frontier(start[:0])
         self._unbounded = len(start)
+        self._looks = Looks(self.bounds.effort.candidates)
         quick, exact = self.bounds.quick, self.bounds.exact is not None
         self.tightener = Tightener(quick.graph, quick.executor, self.clock, exact=exact, curves=quick.curves)
 
@@ -136,12 +138,7 @@ class ActivationSearch:
         until = math.inf if seconds is None else self.clock.elapsed + seconds
         while (len(self.frontier) or self._waiting) and self.clock.elapsed < until:
             if len(self.frontier):
-                parents = self.frontier.take(max(self.bounds.batch // 2, 1))
-                with self.clock.phase("branching"):
-                    children = self._branch(parents)
-                if len(children):
-                    with self.clock.phase("search"):
-                        self._settle(self.bounds.optimised(children, self.bounds.effort.child))
+                self._split(self.frontier.take(max(self.bounds.batch // 2, 1)))
             if self._waiting and (not len(self.frontier) or sum(map(len, self._waiting)) >= CONFIRMED_AT_ONCE):
                 self._confirm()
             self.observe(self)
@@ -149,6 +146,16 @@ class ActivationSearch:
             if found is not None:
                 return found
         return None
+
+    def _split(self, parents: Leaves) -> None:
+        """Splits ``parents``, and bounds their children."""
+        started = time.perf_counter()
+        with self.clock.phase("branching"):
+            children = self._branch(parents)
+        if len(children):
+            with self.clock.phase("search"):
+                self._settle(self.bounds.optimised(children, self.bounds.effort.child))
+        self._looks.done(time.perf_counter() - started, len(parents))
 
     # -- for cells ----------------------------------------------------------------------------------------------------
 
@@ -233,7 +240,7 @@ class ActivationSearch:
         self.clock.check()
         count = len(parents)
         score, able, point = self._scores(parents)
-        chosen = candidates(score, able, self.bounds.effort.candidates)
+        chosen = candidates(score, able, self._looks.number)
         if not chosen.shape[1]:
             chosen = np.full((count, 1), -1)
         fine = chosen[:, 0] >= 0
@@ -310,6 +317,7 @@ class ActivationSearch:
 
     def _looked_at(self, parents: Leaves, chosen: Array, point: Array) -> Array:
         """The one [B] of the neurons ``chosen`` [B, k] whose split brings most at once."""
+        started = time.perf_counter()
         count, number = chosen.shape
         index = np.repeat(np.arange(count), number)
         neuron = np.maximum(chosen, 0).reshape(-1)
@@ -318,4 +326,5 @@ class ActivationSearch:
         after = [self.bounds.quickly(pair).reshape(count, number) for pair in children]
         gain = gains(parents.bound, np.stack(after, axis=2))
         gain = np.where(chosen >= 0, np.nan_to_num(gain, nan=0.0), -1.0)
+        self._looks.took(time.perf_counter() - started, gain.size)
         return np.asarray(chosen[np.arange(count), gain.argmax(axis=1)])

@@ -113,22 +113,21 @@ class Roots:
         """
         known = self.exact if exact else self.bounds
         lower, upper = (self.lower, self.upper) if exact else self.boxes
-        if len(self.lower) == 1:  # a view is enough
-            bounds = {n: tuple(np.broadcast_to(x, (len(box), *x.shape[1:])) for x in pair) for n, pair in known.items()}
-        else:
-            bounds = {n: tuple(x[box] for x in pair) for n, pair in known.items()}
+        if len(self.lower) > 1:
+            known = {name: (low[box], high[box]) for name, (low, high) in known.items()}
         # Of other neurons slopes are those of the function, as crown would take them in the box.
-        rest = {n: (known[n][0] + known[n][1] > 0)[box][:, None] for n in neurons.shapes}
+        rest = {n: (known[n][0] + known[n][1] > 0)[:, None] for n in neurons.shapes}
+        kind = np.float64 if exact else np.float32
         return Subproblems(
             lower[box],
             upper[box],
             self.C[group],
             self.offset[group],
-            bounds,  # type: ignore[arg-type]
+            known,
             neurons.split(signs, ends),
             unit,
-            neurons.spread(alpha, rest),
-            neurons.spread(beta),
+            neurons.spread(alpha.astype(kind), rest),
+            neurons.spread(beta.astype(kind)),
         )
 
 

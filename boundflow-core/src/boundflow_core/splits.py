@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,17 +113,28 @@ class SplitState:
             return np.maximum(lower, low), np.minimum(upper, high)
         if name not in self.signs:
             return lower, upper
-        signs, zero = self.signs[name], lower.dtype.type(0)
-        return (
-            np.where(signs == ACTIVE, np.maximum(lower, zero), lower),
-            np.where(signs == INACTIVE, np.minimum(upper, zero), upper),
-        )
+        signs = self.signs[name]
+        return _moved(lower, signs == ACTIVE, np.maximum), _moved(upper, signs == INACTIVE, np.minimum)
 
     def empty(self, bounds: Mapping[str, tuple[Array, Array]]) -> Array:
         """Which subproblems [B] hold no point at all, as bounds (lower, upper) [B or 1, *value] by name show."""
         found = np.zeros(len(self), dtype=np.bool_)
         for name in (*self.signs, *self.ends):
-            if name in bounds:
-                lower, upper = self.clip(name, *bounds[name])
-                found |= (lower > upper).reshape(len(found), -1).any(axis=1)
+            if name not in bounds:
+                continue
+            lower, upper = bounds[name]
+            if name in self.signs:
+                signs = self.signs[name]
+                crossed = ((signs == ACTIVE) & (upper < 0)) | ((signs == INACTIVE) & (lower > 0)) | (lower > upper)
+            else:
+                lower, upper = self.clip(name, lower, upper)
+                crossed = lower > upper
+            found |= crossed.reshape(len(crossed), -1).any(axis=1)
         return found
+
+
+def _moved(bound: Array, where: Array, nearer: Callable[[Array, Array], Array]) -> Array:
+    """``bound`` [B or 1, *value] moved to 0, if that is ``nearer``, at the few places [B, *value] that are marked."""
+    found = np.array(np.broadcast_to(bound, where.shape))
+    found[where] = nearer(found[where], found.dtype.type(0))
+    return found

@@ -38,7 +38,7 @@ class Subproblems:
     Attributes:
         lower, upper: [B, *input].
         C, offset: [B, S, n_out] and [B, S].
-        bounds: bounds (lower, upper) [B, *value] of values inside of the network, without the assumptions, by name.
+        bounds: bounds (lower, upper) [B or 1, *value] of values inside of the network, without assumptions, by name.
         split: the assumptions.
         unit: what multipliers are multiplied with, [B] or a number > 0, by the value's name; 1 where missing.
         slopes, multipliers: [B, S, *value] by the value's name; empty: those of crown, and zeros. Multipliers of values
@@ -268,19 +268,20 @@ class BetaCrown:
             low, high = problems.bounds[name]
             if low.dtype != kind:
                 low, high = box_arrays(Box(low, high), self.dtype, low.shape[1:])
-            given[f"lower:{name}"], given[f"upper:{name}"] = problems.split.clip(name, low, high)
+            pair = problems.split.clip(name, low, high)
+            given[f"lower:{name}"], given[f"upper:{name}"] = (np.broadcast_to(x, (count, *x.shape[1:])) for x in pair)
         slopes = problems.slopes or (self.start(problems) if free else {})
         for name, shape in self.values.items():
             if not free:
                 continue
             unit = np.broadcast_to(np.asarray(problems.unit.get(name, 1.0), dtype=kind), (count,))
             sign = self._signs(name, problems.split, (given[f"lower:{name}"], given[f"upper:{name}"]))
-            given[f"push:{name}"] = -sign.astype(kind) * unit.reshape(-1, *(1 for _ in shape))
+            given[f"push:{name}"] = sign * -unit.reshape(-1, *(1 for _ in shape))
             if name in self.sloped:
-                given[f"alpha:{name}"] = slopes[name].astype(kind)
+                given[f"alpha:{name}"] = slopes[name].astype(kind, copy=False)
             full = (count, problems.offset.shape[1], *shape)
             held = problems.multipliers.get(name)
-            given[f"beta:{name}"] = np.zeros(full, kind) if held is None else held.astype(kind)
+            given[f"beta:{name}"] = np.zeros(full, kind) if held is None else held.astype(kind, copy=False)
         taken = {value.name for value in runner.program.inputs}
         return {name: array for name, array in given.items() if name in taken}
 
