@@ -33,6 +33,8 @@ LARGEST_EXACT = 64
 FIRST_PARAMETERS = 1 << 20
 # Inputs of networks of which the coefficients of bounds are kept, for each row and box.
 MOST_COEFFICIENTS = 64
+# Inputs of networks, but small ones, whose bounds inside are looked for by affine forms first.
+FORWARD_INPUTS = 16
 # Networks of which so many come to that work are small: to prepare a program takes longer than to run it. So one box is
 # bounded as two, as a batch of one would be run by programs of its own.
 NEVER_ALONE = 64
@@ -92,8 +94,12 @@ class Bounder:
         self._latest: tuple[Array, Array, Inside] | None = None
         # What is looked for is whether rows are positive, so that upper bounds are of no use.
         known = registry().method(method).options
-        small = np.prod(concrete_shape(graph.input_type.shape, {})) <= MOST_COEFFICIENTS
-        wanted = {"side": "lower", **({"linear": True} if small and not exact else {})}
+        inputs = np.prod(concrete_shape(graph.input_type.shape, {}))
+        wanted = {
+            "side": "lower",
+            "linear": bool(inputs <= MOST_COEFFICIENTS and not exact),
+            "forward": bool(inputs <= FORWARD_INPUTS and self.batch < NEVER_ALONE),
+        }
         options: dict[str, Any] = {name: value for name, value in wanted.items() if name in known}
         # By rank, not by an estimate for one box: searches bound many at once.
         name = exact_executor(executor) if exact else executor

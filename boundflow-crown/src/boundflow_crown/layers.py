@@ -19,6 +19,7 @@ from boundflow_core.workshop import Workshop, no_nan
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.crossing import settled
 from boundflow_crown.domain import relaxed_operands
+from boundflow_crown.forms import interval_by_forms
 from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
 from boundflow_crown.windows import Picks, Window
@@ -91,7 +92,9 @@ def _layer(workshop: Workshop, name: str, names: tuple[str, ...]) -> Layer:
         shape=graph.type_of(name).shape,
         known=known,
         hinged=all(op in _HINGED for op in users),
-        intervals=workshop.runner(f"intervals:{name}", lambda b: _interval_program(workshop, b, name, known)),
+        intervals=workshop.runner(
+            f"intervals:{name}", lambda b: _interval_program(workshop, b, name, known, forward=refined)
+        ),
         shared=_rows_runner(workshop, name, known, ragged=False) if refined else None,
         ragged=_rows_runner(workshop, name, known, ragged=True) if refined else None,
     )
@@ -149,9 +152,15 @@ def defined(b: Builder, bounds: Interval) -> Interval:
     return Interval(no_nan(b, bounds.lower, -np.inf), no_nan(b, bounds.upper, np.inf))
 
 
-def _interval_program(workshop: Workshop, b: Builder, name: str, known: tuple[str, ...]) -> Mapping[str, Value]:
-    _, states = known_bounds(workshop, b, known)
-    found = defined(b, interval_states(workshop, b, states)[name])
+def _interval_program(
+    workshop: Workshop, b: Builder, name: str, known: tuple[str, ...], *, forward: bool
+) -> Mapping[str, Value]:
+    region, given = known_bounds(workshop, b, known)
+    states = interval_states(workshop, b, given)
+    found = defined(b, states[name])
+    if forward and workshop.options.get("forward") and region.ball is None:
+        by_forms = interval_by_forms(b, workshop.graph, region, states, name)
+        found = Interval(*tightened(b, found, by_forms.lower, by_forms.upper))
     return {"lower": found.lower, "upper": found.upper}
 
 

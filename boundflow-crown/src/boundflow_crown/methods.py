@@ -35,7 +35,7 @@ def crown_ibp(workshop: Workshop) -> Recipe:
 
 
 OPTIONS = {"slope": "adaptive", "intersect": True, "side": "both"}
-LINEAR, REFINE = {"linear": False}, {"refine": "unstable"}
+LINEAR, REFINE, FORWARD = {"linear": False}, {"refine": "unstable"}, {"forward": False}
 
 CROWN_IBP = Method(
     "crown-ibp",
@@ -51,7 +51,7 @@ CROWN = Method(
     "backward passes for the output and for every neuron that is not decided",
     domains=("interval", "linear"),
     recipe=crown,
-    options={**OPTIONS, **REFINE, **LINEAR},
+    options={**OPTIONS, **REFINE, **LINEAR, **FORWARD},
     rank=20,
     outward=True,
 )

@@ -15,6 +15,7 @@ __all__ = ["CHOICES", "check_choices", "check_rounding"]
 # intersect: whether bounds are intersected with those of intervals.
 # side: whether the output's upper bounds are walked for too, or its lower ones alone.
 # linear: whether the linear functions of the input are results too, whose least and greatest values bounds are.
+# forward: whether bounds inside are looked for by affine forms of the input, before rows are walked back.
 # refine: which neurons get a backward pass of their own: those whose relaxation would lose something, or all.
 # intermediate: whose slopes are optimised; "fixed": those of the walk from the output, bounds inside stay as they
 # are; "optimized": those of the walks that bound undecided neurons inside, too.
@@ -23,6 +24,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "intersect": (True, False),
     "side": ("both", "lower"),
     "linear": (True, False),
+    "forward": (True, False),
     "refine": ("unstable", "all"),
     "intermediate": ("fixed", "optimized"),
 }

@@ -61,7 +61,7 @@ def inside(workshop: Workshop, finish: Finish | None = None) -> Inside:
     planning = workshop.planning
     assert planning is not None
     # In one program, rounding could change which neurons get rows; between programs bounds count as exact.
-    staged_only = planning.differentiable or planning.outward
+    staged_only = planning.differentiable or planning.outward or workshop.options.get("forward", False)
     at_once = any(layer.shared is not None for layer in layers) and not staged_only
     one = OneRun(workshop, layers, finish) if at_once else None
     # The region that was last bounded in stages, whose results the cache of bounds holds.
