@@ -117,19 +117,32 @@ class StepSession:
         program = plan.program
         known = {value for value, constant in program.constants.items() if not constant.is_live}
         for value in known:
-            self._slots[self._number[value]] = self._backend.load(program.constants[value], value)
+            self._slots[self._number[value]] = self._loaded(plan, value)
         read = set(program.outputs.values())
         for op in program.ops:
             if known.issuperset(op.inputs):
-                self._slots[self._target(op)] = self._kernel(op, bound_ops, set())(
-                    *(self._slots[s] for s in self._sources(op))
-                )
+                self._slots[self._target(op)] = self._derived(plan, op, bound_ops)
                 known.update(op.outputs)
             else:
                 read.update(op.inputs)
         for value in known - read:
             self._slots[self._number[value]] = None  # used only to compute others beforehand
         return known
+
+    def _loaded(self, plan: PlanBundle, value: Value) -> Any:
+        constant = plan.program.constants[value]
+        if plan.shared is None:
+            return self._backend.load(constant, value)
+        key = (id(constant), value.type.dtype)
+        return plan.shared.frozen(key, constant, lambda: self._backend.load(constant, value))
+
+    def _derived(self, plan: PlanBundle, op: Op, bound_ops: Mapping[Op, Op]) -> Any:
+        """The result of an operation on arrays that are known from here on."""
+        operands = tuple(self._slots[slot] for slot in self._sources(op))
+        if plan.shared is None or op in self._brought:
+            return self._kernel(op, bound_ops, set())(*operands)
+        key = (op.name, bound_ops[op].attrs, op.outputs[0].type.dtype, *map(id, operands))
+        return plan.shared.frozen(key, operands, lambda: self._kernel(op, bound_ops, set())(*operands))
 
     def _make_tasks(
         self, plan: PlanBundle, bound_ops: Mapping[Op, Op], known: set[Value]

@@ -1,9 +1,9 @@
-"""Memory that plans share which run in turn."""
+"""What plans share that run in turn: memory, and what follows from frozen weights alone."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 __all__ = ["SharedMemory", "SharedPiece"]
@@ -13,7 +13,7 @@ GROWTH = 1.5
 
 
 class SharedPiece:
-    """What the arenas of several plans lie in, on one device.
+    """What the arenas of several plans lie in, on one device, and arrays that nobody writes to.
 
     Attributes:
         lock: held while one of them runs.
@@ -23,6 +23,7 @@ class SharedPiece:
         self.lock = threading.Lock()
         self._memory: Any = None
         self._bytes = 0
+        self._frozen: dict[Hashable, tuple[Any, Any]] = {}
 
     def take(self, count: int, allocate: Callable[[int], Any]) -> Any:
         """At least ``count`` bytes, which others use too; those who took less before keep the piece that they have."""
@@ -30,6 +31,16 @@ class SharedPiece:
             self._bytes = max(count, int(GROWTH * self._bytes))
             self._memory = allocate(self._bytes)
         return self._memory
+
+    def frozen(self, key: Hashable, sources: Any, make: Callable[[], Any]) -> Any:
+        """What ``make()`` gave when it was first asked for under this ``key``.
+
+        Args:
+            sources: what the key names by identity, so that it stays what it is.
+        """
+        if key not in self._frozen:
+            self._frozen[key] = (make(), sources)
+        return self._frozen[key][0]
 
 
 class SharedMemory:
