@@ -10,6 +10,8 @@ from crown_networks import residual, sigmoid_softmax, small_mlp, tanh_net
 
 import boundflow_core as bf
 from boundflow_core.errors import OptionError
+from boundflow_core.ir.primal_builder import PrimalBuilder
+from boundflow_core.normalize import normalize
 
 METHODS = ("ibp", "crown-ibp", "crown")
 
@@ -95,3 +97,31 @@ def test_wrong_requests_are_refused():
         bf.compile(graph, method="crown", dtype="float64", rounding="up")
     with pytest.raises(OptionError, match="alpha-crown"):
         bf.compile(graph, method="alpha-crown", dtype="float64", rounding="outward")
+
+
+def lattice(depth):
+    """The least of many values, pair by pair; some are pairs of a value and itself, so that neurons are at 0."""
+    numbers = np.random.default_rng(3)
+    width = 2**depth
+    g = PrimalBuilder("lattice", "x", (2,))
+    y = g.op("linear", g.input, numbers.normal(size=(4, 2)), numbers.normal(size=4))
+    y = g.op("linear", y, np.eye(4)[[0, 0, 1, 1, *numbers.integers(0, 4, width - 4)]])
+    while width > 1:
+        one, other = np.eye(width)[0::2], np.eye(width)[1::2]
+        over = g.op("relu", g.op("linear", y, one - other))
+        y = g.op("add", g.op("linear", y, one), g.op("mul", over, np.array(-1.0)))  # min(a, b) = a - relu(a - b)
+        width //= 2
+    return normalize(g.finish(y), batch_axis=False)
+
+
+@pytest.mark.parametrize("method", ["crown-ibp", "crown"])
+def test_neurons_at_zero_cost_nothing(method):
+    """Their bounds are a rounding error to either side: which line lies below is a free choice, no error of rows."""
+    x = np.random.default_rng(1).normal(size=(5, 2))
+    options = {"method": method, "executor": "reference", "dtype": "float64"}
+    region = bf.Box(x - 1e-3, x + 1e-3)
+    outward = bf.bound(lattice(5), region, rounding="outward", **options)
+    plain = bf.bound(lattice(5), region, **options)
+    np.testing.assert_allclose(outward.lower, plain.lower, atol=1e-9)
+    np.testing.assert_allclose(outward.upper, plain.upper, atol=1e-9)
+    assert (outward.lower <= plain.lower).all() and (outward.upper >= plain.upper).all()

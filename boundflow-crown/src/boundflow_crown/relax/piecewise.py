@@ -29,21 +29,22 @@ __all__ = ["SLOPES", "SLOPE_RANGES", "absolute", "clip", "leaky_relu", "relu", "
 def relu_chord(b: Builder, x: Interval) -> tuple[Value, Value]:
     """Slope and bias of the upper line of max(x, 0): the chord where l < 0 < u, else the function itself.
 
-    With l' = min(l, 0) and u' = max(u, 0) the chord's slope u' / (u' - l') is 1 where l >= 0 and 0 where u <= 0; where
-    both are zero the denominator is replaced by a tiny number. Halves are divided: if the width overflowed, the slope
-    would be 0 and the line wrong. Where a bound is infinite, one of the two is NaN. Zhang et al., Efficient Neural
-    Network Robustness Certification with General Activation Functions, 2018, table 2.
+    With l' = min(l, 0) and u' = max(u, 0) the chord's slope u' / (u' - l') is 1 where l >= 0 and 0 where u <= 0. The
+    latter is said beforehand: where both are zero the denominator is replaced by a tiny number, and nothing exact is
+    known of the quotient. Halves are divided: if the width overflowed, the slope would be 0 and the line wrong. Where
+    a bound is infinite, one of the two is NaN. Zhang et al., Efficient Neural Network Robustness Certification with
+    General Activation Functions, 2018, table 2.
     """
     low, high = b.minimum(x.lower, 0.0), b.maximum(x.upper, 0.0)
     half = high * 0.5
-    slope = half / positive(b, half - low * 0.5)
+    slope = b.where(x.upper <= 0.0, 0.0, half / positive(b, half - low * 0.5))
     return slope, -(slope * low)
 
 
 def _adaptive(b: Builder, x: Interval, slope: Value) -> Value:
-    """1 where the chord is steeper than 1/2, else 0: the smaller triangle."""
+    """1 where the chord is steeper than 1/2, else 0: the smaller triangle. Both lie below: a free choice."""
     zero = slope * 0.0  # NaN stays NaN
-    return b.where(slope > 0.5, zero + 1.0, zero)
+    return b.where(b.compare(slope, 0.5, "gt", free=True), zero + 1.0, zero)
 
 
 # How the lower line's slope is chosen where the neuron is unstable; all pass through the origin.
