@@ -12,6 +12,7 @@ files are there. Wall-clock times: run it on a quiet machine.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import signal
@@ -27,6 +28,7 @@ from boundflow_bab.batch import Instance, contradicts, decided, read_instances
 from boundflow_bab.cli import decide
 from boundflow_bab.verify import Options
 from boundflow_core.cli.files import write_json
+from boundflow_core.cli.main import COLLECTED_AFTER
 
 BEGIN, END = "<!-- tables: written by benchmarks/verification.py -->", "<!-- end of the tables of verdicts -->"
 
@@ -276,6 +278,7 @@ def main() -> None:
     given = parser.parse_args()
     instances = wanted(given.csv, given.only)
     results = Results.of(given.results, fresh=given.fresh)
+    gc.set_threshold(*COLLECTED_AFTER)  # as the command does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     finished = run(instances, results, Options(executor=given.executor))
     text = text_of({key: results.rows[key] for key, _ in instances if key in results.rows})
