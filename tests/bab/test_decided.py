@@ -17,6 +17,7 @@ from boundflow_bab.largest import with_largest
 from boundflow_bab.neurons import Neurons
 from boundflow_bab.problem import Rows
 from boundflow_core.forward import evaluate_graph
+from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.property import Case, LinearConstraints, Property
 from boundflow_crown import BetaCrown, Subproblems
 
@@ -78,3 +79,24 @@ def test_a_margin_of_zero_is_said_to_be_undecidable_at_once():
     prop = Property(2, 2, (Case(lower, lower + 2, (unsafe,)),), "p")
     report = verify(network(layers), prop, Options(split="activation", executor="reference", timeout=60))
     assert report.verdict is not Verdict.TIMEOUT and report.subproblems < 200
+
+
+def test_networks_of_one_number_and_relaxations_without_end():
+    """An output of no axes; bounds inside that are infinite, so that no linear program can be written."""
+    numbers = np.random.default_rng(0)
+    g = PrimalBuilder("sum", "x", (2,))
+    y = g.op("relu", g.op("linear", g.input, numbers.normal(size=(3, 2)), numbers.normal(size=3)))
+    graph = g.finish(g.op("reduce_sum", y, axes=(0,), keepdims=False))
+    unsafe = LinearConstraints(np.array([[1.0], [-1.0]]), np.array([1.0, 50.0]))
+    prop = Property(1 + 1, 1, (Case(-np.ones(2), np.ones(2), (unsafe,)),), "p")
+    options = Options(split="activation", executor="reference", timeout=20, methods=("ibp",))
+    assert verify(graph, prop, options).verdict is Verdict.VERIFIED
+    g = PrimalBuilder("log", "x", (2,))
+    y = g.op("log", g.op("linear", g.input, np.eye(2), np.full(2, 0.5)))
+    y = g.op("relu", g.op("linear", y, numbers.normal(size=(3, 2))))
+    graph = g.finish(g.op("linear", y, np.ones((1, 3)), np.ones(1)))
+    unsafe = LinearConstraints(np.ones((1, 1)), np.array([-1.05]))
+    prop = Property(2, 1, (Case(-np.ones(2), np.ones(2), (unsafe,)),), "p")
+    with np.errstate(all="ignore"):
+        report = verify(graph, prop, Options(split="activation", executor="reference", timeout=3))
+    assert report.verdict is not Verdict.VERIFIED

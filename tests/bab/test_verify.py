@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from networks import least_margin, network, random_layers
 
 from boundflow_bab import Options, Verdict, bounds, cells, verify
+from boundflow_bab.activation_split import ActivationSearch
 from boundflow_bab.bounds import Bounder, suited_executor
 from boundflow_bab.clock import Clock
 from boundflow_bab.problem import Rows
@@ -116,6 +117,42 @@ def test_verdicts_of_cells_equal_exact_enumeration(monkeypatch, trust):
         assert report.open == 0 or report.verdict is Verdict.FALSIFIED
         met += "cells" in report.seconds
     assert met > 4
+
+
+def test_what_waits_for_confirmation_in_a_cell_is_confirmed_where_the_cell_is_not_split(monkeypatch):
+    """Cells time out at once, and their splits are never worth while: the search goes on with what it had."""
+    put, confirmed = [], []
+    settle, confirm = ActivationSearch._settle, ActivationSearch._confirm
+
+    def settled(self, leaves):
+        put.append(int((leaves.bound > 0).sum()))
+        settle(self, leaves)
+
+    def confirming(self):
+        confirmed.append(sum(map(len, self._waiting)))
+        confirm(self)
+
+    monkeypatch.setattr(ActivationSearch, "_settle", settled)
+    monkeypatch.setattr(ActivationSearch, "_confirm", confirming)
+    monkeypatch.setattr(cells.CellSearch, "_split", lambda self, cell, rise: None)
+    for name, value in (("LEAST_SECONDS", 0.05), ("LEAST_CELLS", 0), ("PATIENCE", 0)):
+        monkeypatch.setattr(cells, name, value)
+    kept = []
+    give_up = ActivationSearch.give_up
+    monkeypatch.setattr(ActivationSearch, "give_up", lambda self: kept.append(give_up(self)) or kept[-1])
+    for seed in range(6):
+        numbers = np.random.default_rng(seed)
+        layers = random_layers(numbers, 6, (12, 12, 12), 2)
+        lower, C = np.round(numbers.normal(size=6) * 8) / 8 - 0.5, np.array([[1.0, 0.0]])
+        points = evaluate_graph(network(layers), lower + numbers.random((20000, 6)))[:, 0]
+        d = np.array([0.3 * (points.max() - points.min()) - points.min()])
+        options = replace(OPTIONS, split="activation", starts=(0, 0), timeout=30)
+        report = verify(network(layers), prop_of(lower, lower + 1, LinearConstraints(C, d), n_out=2), options)
+        if report.verdict is Verdict.VERIFIED:
+            assert sum(put) == sum(confirmed), seed
+        put.clear()
+        confirmed.clear()
+    assert any(sum(map(len, waiting)) for _, waiting in kept)
 
 
 def tent():

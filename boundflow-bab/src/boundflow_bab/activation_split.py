@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,25 +152,26 @@ class ActivationSearch:
         started = time.perf_counter()
         with self.clock.phase("branching"):
             children = self._branch(parents)
-        if len(children):
+        if len(children) and self._met is None:
             with self.clock.phase("search"):
                 self._settle(self.bounds.optimised(children, self.bounds.effort.child))
         self._looks.done(time.perf_counter() - started, len(parents))
 
     # -- for cells ----------------------------------------------------------------------------------------------------
 
-    def hold(self, roots: Roots, leaves: Leaves) -> None:
-        """Goes on with other ``leaves``, on other boxes."""
-        self.bounds.roots, self.frontier, self._waiting = roots, Frontier(leaves[:0]), []
+    def hold(self, roots: Roots, leaves: Leaves, waiting: Sequence[Leaves] = ()) -> None:
+        """Goes on with other ``leaves``, on other boxes, and those ``waiting`` to be confirmed."""
+        self.bounds.roots, self.frontier, self._waiting = roots, Frontier(leaves[:0]), list(waiting)
         self.frontier.add(leaves)
 
-    def give_up(self) -> Array:
-        """Groups of what is open; all else is confirmed."""
+    def give_up(self) -> tuple[Array, list[Leaves]]:
+        """Groups of what is open, and leaves of these that wait to be confirmed; all else is confirmed."""
         left = np.unique(self.frontier.held.group)
+        open_ = [leaves[np.isin(leaves.group, left)] for leaves in self._waiting]
         waiting = [leaves[~np.isin(leaves.group, left)] for leaves in self._waiting]
         self._waiting = [leaves for leaves in waiting if len(leaves)]
         self._confirm()
-        return np.unique(self.frontier.held.group)
+        return np.unique(self.frontier.held.group), [leaves for leaves in open_ if len(leaves)]
 
     def bound(self, leaves: Leaves) -> Leaves:
         """``leaves`` on the boxes held, with better bounds; where assumptions leave nothing, infinite ones."""

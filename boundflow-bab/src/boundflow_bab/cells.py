@@ -100,7 +100,7 @@ class CellSearch:
             found = search.run(None if whole else max(PATIENCE * self._seconds, LEAST_SECONDS))
             if found is not None:
                 return found
-            left = search.give_up()
+            left, waiting_here = search.give_up()
             if not len(left):
                 continue
             kept = search.frontier.held
@@ -111,7 +111,7 @@ class CellSearch:
             if halves is not None:
                 waiting += halves
                 continue
-            search.hold(cell.roots, kept)
+            search.hold(cell.roots, kept, waiting_here)
             found = search.run()
             if found is not None:
                 return found

@@ -7,6 +7,7 @@ points that meet the assumptions. Ascent comes near to them; thin margins need t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ Array = NDArray[Any]
 
 # Of multipliers, in their unit: where no point meets all assumptions bounds rise without end.
 MOST = 1e4
+# Coefficients of splits on inputs, all together, of linear programs that are not too large.
+LARGEST = 1 << 22
 # Splits that are measured at once.
 AT_ONCE = 64
 
@@ -41,27 +44,37 @@ class Optimum:
     point: Array
 
 
-def optimum(quick: BetaCrown, neurons: Neurons, problem: Subproblems, signs: Array) -> Optimum | None:
-    """The best multipliers for the only row of ``problem``, a batch of one; None: the linear program was not solved.
+def optimum(
+    quick: BetaCrown, neurons: Neurons, problem: Subproblems, signs: Array, seconds: float = math.inf
+) -> Optimum | None:
+    """The best multipliers for the only row of ``problem``, a batch of one; None: the linear program was not solved, is
+    too large, or not made of finite numbers.
 
     Args:
         signs: what is assumed, [N].
+        seconds: that the linear program may take.
     """
     from scipy.optimize import linprog
+    from scipy.sparse import csr_matrix, hstack, identity, vstack
 
     split = np.flatnonzero(signs)
+    if len(split) * problem.lower[0].size > LARGEST:
+        return None
     A, c = _measured(quick, neurons, problem, split)
+    if not (np.isfinite(A).all() and np.isfinite(c).all()):
+        return None
     lower, upper = (side[0].reshape(-1).astype(np.float64) for side in (problem.lower, problem.upper))
     count, size = len(split), A.shape[1]
     # The greatest sum of z, where z <= a x at both ends of each input, and a is A[0] and what multipliers add to it.
     change, cost = A[1:] - A[0], np.concatenate([c[0] - c[1:], np.full(size, -1.0)])
-    ends = [np.hstack([-(change * end).T, np.eye(size)]) for end in (lower, upper)]
+    ends = [hstack([csr_matrix(-(change * end).T), identity(size)]) for end in (lower, upper)]
     found = linprog(
         cost,
-        A_ub=np.vstack(ends),
+        A_ub=vstack(ends, format="csr"),
         b_ub=np.concatenate([A[0] * lower, A[0] * upper]),
         bounds=[(0, MOST)] * count + [(None, None)] * size,
         method="highs",
+        options={"time_limit": seconds} if math.isfinite(seconds) else {},
     )
     if found.status != 0:
         return None

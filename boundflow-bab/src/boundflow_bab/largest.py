@@ -30,7 +30,7 @@ def with_largest(graph: PrimalGraph, rows: Rows) -> tuple[PrimalGraph, Rows]:
 
     def write(g: Rewriter, output: Tensor) -> Operand:
         with g.at("rows"):
-            flat = g.op("reshape", output, shape=(-1,)) if len(output.shape) > 1 else output
+            flat = g.op("reshape", output, shape=(rows.C.shape[1],)) if len(output.shape) != 1 else output
             found: Operand = g.op("linear", flat, rows.C, rows.offset)
         left = sizes
         while left.max() > 1:

@@ -181,7 +181,7 @@ class LeafBounds:
         for number in range(len(leaves)):
             self.clock.check()
             one = leaves[number : number + 1]
-            found.append(optimum(self.quick, self.neurons, self.problems(one), one.signs[0]))
+            found.append(optimum(self.quick, self.neurons, self.problems(one), one.signs[0], self.clock.left))
         return found
 
 

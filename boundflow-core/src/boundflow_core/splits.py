@@ -135,6 +135,7 @@ class SplitState:
 
 def _moved(bound: Array, where: Array, nearer: Callable[[Array, Array], Array]) -> Array:
     """``bound`` [B or 1, *value] moved to 0, if that is ``nearer``, at the few places [B, *value] that are marked."""
+    where = np.broadcast_to(where, np.broadcast_shapes(bound.shape, where.shape))
     found = np.array(np.broadcast_to(bound, where.shape))
     found[where] = nearer(found[where], found.dtype.type(0))
     return found

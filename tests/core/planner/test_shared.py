@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 from toy import SHAPE, compiled
@@ -22,6 +23,22 @@ def test_a_piece_grows_and_those_who_had_less_keep_what_they_have():
     more = piece.take(120, allocate)
     assert first is again and more is not first
     assert made == [100, 150] and piece.take(150, allocate) is more
+
+
+def test_whoever_takes_more_gets_it_while_others_take():
+    piece, taking = SharedPiece(), threading.Event()
+    piece.take(100, lambda count: np.empty(count, np.uint8))
+
+    def slow(count):
+        taking.set()
+        time.sleep(0.1)
+        return np.empty(count, np.uint8)
+
+    other = threading.Thread(target=lambda: piece.take(1000, slow))
+    other.start()
+    taking.wait()
+    assert len(piece.take(900, slow)) >= 900
+    other.join()
 
 
 def test_there_is_one_piece_for_each_executor_and_device():

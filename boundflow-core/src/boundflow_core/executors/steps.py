@@ -86,6 +86,7 @@ class StepSession:
         if self._planned:
             self._place(plan)
         fixed = self._load_constants(plan, bound_ops)
+        self._fixed = {self._number[value] for value in fixed}
         self._tasks = self._make_tasks(plan, bound_ops, fixed)
         self._runs: dict[tuple[str, ...], tuple[Call, ...]] = {}
 
@@ -139,7 +140,8 @@ class StepSession:
     def _derived(self, plan: PlanBundle, op: Op, bound_ops: Mapping[Op, Op]) -> Any:
         """The result of an operation on arrays that are known from here on."""
         operands = tuple(self._slots[slot] for slot in self._sources(op))
-        if plan.shared is None or op in self._brought:
+        # What depends on sizes would be kept for each of them.
+        if plan.shared is None or op in self._brought or bound_ops[op].attrs is not op.attrs:
             return self._kernel(op, bound_ops, set())(*operands)
         key = (op.name, bound_ops[op].attrs, op.outputs[0].type.dtype, *map(id, operands))
         return plan.shared.frozen(key, operands, lambda: self._kernel(op, bound_ops, set())(*operands))
@@ -322,7 +324,10 @@ class StepSession:
     def results(self) -> dict[str, Any]:
         """The outputs, as arrays that the caller owns."""
         if not self._planned:
-            return {name: self._slots[slot] for name, slot in self._results.items()}
+            own = {
+                slot: self._backend.clone(self._slots[slot]) for slot in self._results.values() if slot in self._fixed
+            }
+            return {name: own.get(slot, self._slots[slot]) for name, slot in self._results.items()}
         return {name: self._backend.clone(self._slots[slot]) for name, slot in self._results.items()}
 
 

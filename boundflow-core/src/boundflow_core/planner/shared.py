@@ -21,16 +21,18 @@ class SharedPiece:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self._preparing = threading.RLock()  # plans are prepared by several threads at once
         self._memory: Any = None
         self._bytes = 0
         self._frozen: dict[Hashable, tuple[Any, Any]] = {}
 
     def take(self, count: int, allocate: Callable[[int], Any]) -> Any:
         """At least ``count`` bytes, which others use too; those who took less before keep the piece that they have."""
-        if self._memory is None or self._bytes < count:
-            self._bytes = max(count, int(GROWTH * self._bytes))
-            self._memory = allocate(self._bytes)
-        return self._memory
+        with self._preparing:
+            if self._memory is None or self._bytes < count:
+                wanted = max(count, int(GROWTH * self._bytes))
+                self._memory, self._bytes = allocate(wanted), wanted
+            return self._memory
 
     def frozen(self, key: Hashable, sources: Any, make: Callable[[], Any]) -> Any:
         """What ``make()`` gave when it was first asked for under this ``key``.
@@ -38,9 +40,10 @@ class SharedPiece:
         Args:
             sources: what the key names by identity, so that it stays what it is.
         """
-        if key not in self._frozen:
-            self._frozen[key] = (make(), sources)
-        return self._frozen[key][0]
+        with self._preparing:
+            if key not in self._frozen:
+                self._frozen[key] = (make(), sources)
+            return self._frozen[key][0]
 
 
 class SharedMemory:
