@@ -81,22 +81,27 @@ def test_a_margin_of_zero_is_said_to_be_undecidable_at_once():
     assert report.verdict is not Verdict.TIMEOUT and report.subproblems < 200
 
 
-def test_networks_of_one_number_and_relaxations_without_end():
-    """An output of no axes; bounds inside that are infinite, so that no linear program can be written."""
+def test_the_largest_row_of_a_network_whose_output_has_no_axes():
     numbers = np.random.default_rng(0)
     g = PrimalBuilder("sum", "x", (2,))
     y = g.op("relu", g.op("linear", g.input, numbers.normal(size=(3, 2)), numbers.normal(size=3)))
     graph = g.finish(g.op("reduce_sum", y, axes=(0,), keepdims=False))
-    unsafe = LinearConstraints(np.array([[1.0], [-1.0]]), np.array([1.0, 50.0]))
-    prop = Property(1 + 1, 1, (Case(-np.ones(2), np.ones(2), (unsafe,)),), "p")
-    options = Options(split="activation", executor="reference", timeout=20, methods=("ibp",))
-    assert verify(graph, prop, options).verdict is Verdict.VERIFIED
-    g = PrimalBuilder("log", "x", (2,))
-    y = g.op("log", g.op("linear", g.input, np.eye(2), np.full(2, 0.5)))
-    y = g.op("relu", g.op("linear", y, numbers.normal(size=(3, 2))))
-    graph = g.finish(g.op("linear", y, np.ones((1, 3)), np.ones(1)))
-    unsafe = LinearConstraints(np.ones((1, 1)), np.array([-1.05]))
-    prop = Property(2, 1, (Case(-np.ones(2), np.ones(2), (unsafe,)),), "p")
-    with np.errstate(all="ignore"):
-        report = verify(graph, prop, Options(split="activation", executor="reference", timeout=3))
-    assert report.verdict is not Verdict.VERIFIED
+    C, d, x = np.array([[1.0], [-1.0]]), np.array([-1.0, 0.5]), numbers.normal(size=(9, 2))
+    whole, single = with_largest(graph, Rows(C, d, np.zeros(1, dtype=np.int64)))
+    want = (evaluate_graph(graph, x)[:, None] @ C.T + d).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(evaluate_graph(whole, x) @ single.C.T + single.offset, want, atol=1e-9)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_not_finite_makes_no_linear_program(number):
+    class Endless:
+        def linear(self, problems):
+            return np.full((len(problems), 3), number), np.zeros(len(problems))
+
+    value = {"v": (2,)}
+    neurons = Neurons(value, {"v": np.arange(2)})
+    signs, zeros = np.array([1, -1], dtype=np.int8), neurons.spread(np.zeros((1, 1, 2)))
+    split = neurons.split(signs[None], neurons.nowhere(1))
+    box, bounds = np.ones((1, 3)), {"v": (-np.ones((1, 2)), np.ones((1, 2)))}
+    problem = Subproblems(-box, box, np.ones((1, 1, 1)), np.zeros((1, 1)), bounds, split, {}, zeros, zeros)
+    assert optimum(Endless(), neurons, problem, signs) is None
