@@ -11,7 +11,7 @@ from boundflow_crown.rules import affine, extremum, layout, product, softmax
 from boundflow_crown.rules.activation import relaxed
 from boundflow_crown.walk import BackwardRule
 
-__all__ = ["EXACT", "LINEAR", "RULES", "is_relaxed", "relaxed_operands"]
+__all__ = ["EXACT", "LINEAR", "RULES", "ancestors", "is_relaxed", "relaxed_operands"]
 
 # Affine operators and those that move elements: their rules lose nothing.
 EXACT: Mapping[str, BackwardRule] = {
@@ -58,3 +58,15 @@ def relaxed_operands(graph: PrimalGraph) -> tuple[str, ...]:
     wanted = [name for node in graph.nodes if is_relaxed(graph, node) for name in node.inputs]
     order = {name: place for place, name in enumerate((graph.input, *(node.output for node in graph.nodes)))}
     return tuple(sorted({name for name in wanted if name in order}, key=order.__getitem__))
+
+
+def ancestors(graph: PrimalGraph, name: str) -> set[str]:
+    """Names of all values that ``name`` is computed from."""
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        node = graph.producer(stack.pop())
+        if node is not None:
+            stack.extend(other for other in node.inputs if other not in found)
+            found.update(node.inputs)
+    return found

@@ -21,6 +21,7 @@ from boundflow_core.ir.constants import frozen
 from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_core.ir.program import Value
 from boundflow_core.ir.types import size
+from boundflow_crown.domain import ancestors
 from boundflow_crown.relax import RELAXATIONS
 from boundflow_interval import Interval
 
@@ -51,7 +52,7 @@ def interval_by_forms(
     Args:
         states: bounds of all values that ``name`` is computed from, on which relaxations are built.
     """
-    needed = _needed(graph, name)
+    needed = ancestors(graph, name) | {name}
     forms = {graph.input: _start(b, region)}
     for node in graph.nodes:
         if node.output not in needed:
@@ -59,15 +60,6 @@ def interval_by_forms(
         with b.origin(node.name):
             forms[node.output] = _after(b, graph, node, forms, states)
     return forms[name].interval(b)
-
-
-def _needed(graph: PrimalGraph, name: str) -> set[str]:
-    """Names of ``name`` and all that it is computed from."""
-    needed = {name}
-    for node in reversed(graph.nodes):
-        if node.output in needed:
-            needed.update(node.inputs)
-    return needed
 
 
 def _start(b: Builder, region: Interval) -> Form:

@@ -18,7 +18,7 @@ from boundflow_core.walk import forward_states
 from boundflow_core.workshop import Workshop, no_nan
 from boundflow_crown.bounds import bound_rows
 from boundflow_crown.crossing import settled
-from boundflow_crown.domain import relaxed_operands
+from boundflow_crown.domain import ancestors, relaxed_operands
 from boundflow_crown.forms import interval_by_forms
 from boundflow_crown.rows import Rows
 from boundflow_crown.walk import Start
@@ -27,7 +27,6 @@ from boundflow_interval import Interval
 
 __all__ = [
     "Layer",
-    "ancestors",
     "defined",
     "inputs_of",
     "interval_states",
@@ -111,18 +110,6 @@ def _adds_up(graph: PrimalGraph, node: Node) -> bool:
     if node.op == "add":
         return not any(graph.is_constant(operand) for operand in node.inputs)
     return node.op in _SUMS
-
-
-def ancestors(graph: PrimalGraph, name: str) -> set[str]:
-    """Names of all values that ``name`` is computed from."""
-    found: set[str] = set()
-    stack = [name]
-    while stack:
-        node = graph.producer(stack.pop())
-        if node is not None:
-            stack.extend(other for other in node.inputs if other not in found)
-            found.update(node.inputs)
-    return found
 
 
 # -- intervals --------------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from boundflow_core.workshop import Progress, Recipe, Workshop
 from boundflow_crown.ascent import Settings, ascend, settings_of
 from boundflow_crown.bounds import least
 from boundflow_crown.composites import TIGHTEN
-from boundflow_crown.layers import Layer, ancestors, inputs_of, known_bounds, neuron_start
+from boundflow_crown.domain import ancestors
+from boundflow_crown.layers import Layer, inputs_of, known_bounds, neuron_start
 from boundflow_crown.output import both_sides, output_front, output_start
 from boundflow_crown.picking import Picked, is_loose, pick, room_symbol, slot_numbers
 from boundflow_crown.pieces import padded_count
