@@ -58,7 +58,8 @@ def _upper(b: Builder, x: Interval, f: Function, peak: float) -> Line:
     there e < 2 pi, and the line's slope s is not positive. cos y is concave on [0, pi/2], convex up to 3 pi/2 and then
     rises. So cos y - s y is greatest at a, at e or at the t in [0, pi/2] with -sin t = s (left of a peak it is less
     than on it): the bias follows from these three, whatever the slope. So far from zero that rounding hides the peaks,
-    the line is flat, halfway between f(l) + u - l and f(u), or 1: f changes by no more than x does.
+    or where the interval is no wider than rounding (a slope times a far place would only add its own), the line is
+    flat, halfway between f(l) + u - l and f(u), or 1: f changes by no more than x does.
 
     The slope is that of the chord where a >= pi/2, or a > 0 and the tangent at a is not above at e. Else it is that of
     the tangent at t = min(t*, middle), where the tangent at t* passes through (e, cos e): tangents at t <= t* are above
@@ -95,6 +96,6 @@ def _upper(b: Builder, x: Interval, f: Function, peak: float) -> Line:
     place = within(b, b.where(by_p, p + t, q - t), l, u)
     slope, bias = above(b, slope, ((l, low), (u, high), (place, f(place))))
     rounding = (b.maximum(b.abs(l), b.abs(u)) + 2 * math.pi) * (8.0 * float(np.finfo(b.dtype.numpy).eps))
-    lost = either(b, both(b, p_inside, q_inside), rounding > 1e-3)
+    lost = either(b, both(b, p_inside, q_inside), either(b, rounding > 1e-3, u - l <= rounding))
     flat = b.minimum((low + high) * 0.5 + (u - l) * 0.5, 1.0)
     return b.where(lost, 0.0, slope), b.where(lost, flat, bias + rounding * rounding)
