@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boundflow_core.errors import UnsupportedOpError
+from boundflow_core.errors import IRError, UnsupportedOpError
 from boundflow_core.executors.reference import NumpyBackend
 from boundflow_core.executors.steps import StepSession
 from boundflow_core.extension import Domain, Executor, Method, MethodContext, RuleContext
@@ -23,6 +23,7 @@ from boundflow_core.ir.primal import PrimalGraph, same_graph
 from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.ir.primal_ops import PRIMAL_OPS
 from boundflow_core.ir.program import Value
+from boundflow_core.ir.types import DType
 from boundflow_core.plugins import registry
 from boundflow_core.testing import (
     ConformanceError,
@@ -30,6 +31,7 @@ from boundflow_core.testing import (
     OpCase,
     check_domain,
     check_op_rule,
+    check_relaxation,
     op_cases,
     op_names,
 )
@@ -174,7 +176,7 @@ PLANTED: list[tuple[str, Rule, str]] = [
     ("linear", _no_bias, "not its image|lies"),
     ("relu", _relu_keeps_lower, "not its image"),
     ("relu", _relu_keeps_upper, "lies above the upper bound|not its image"),
-    ("relu", _relu_of_the_batch, "alone differ"),
+    ("relu", _relu_of_the_batch, "alone differ|not its image"),
     ("relu", _swapped, "lower exceeds upper"),
     ("relu", _a_bit_narrow, "lies (below|above)"),
     ("add", _a_bit_narrow, "lies (below|above)"),
@@ -204,6 +206,112 @@ def test_mistakes_with_specification_rows_are_caught() -> None:
         check_op_rule("relu", replace(METHOD, emit=emit), [_domain()], examples=40, shrink=False)
 
 
+def _unknown_below(far: float) -> Rule:
+    """A number for "unknown" below, and above as if undecided values were never positive."""
+
+    def relu(ctx: RuleContext, x: State) -> State:
+        lower, upper = _ends(ctx, x)
+        undecided = ctx.b.minimum(ctx.b.sign(upper), 1.0 - ctx.b.sign(lower))
+        return lower - undecided * far, upper * (1.0 - undecided)
+
+    return relu
+
+
+def _shared_by_shape() -> Rule:
+    """One result for all nodes of a program that have the same shape."""
+    known: dict[Any, State] = {}
+
+    def relu(ctx: RuleContext, x: State) -> State:
+        return known.setdefault((id(ctx.b), x[0].shape), _ends(ctx, x))
+
+    return relu
+
+
+def _capped(ctx: RuleContext, x: State) -> State:
+    lower, upper = _ends(ctx, x)
+    return ctx.b.minimum(lower, 1500.0), ctx.b.minimum(upper, 1500.0)
+
+
+def _corners_but(left_out: int) -> Rule:
+    def mul(ctx: RuleContext, x: State | Value, y: State | Value) -> State:
+        (a, b), (c, d) = ((v, v) if isinstance(v, Value) else v for v in (x, y))
+        first, *others = [p for corner, p in enumerate((a * c, a * d, b * c, b * d)) if corner != left_out]
+        lower = upper = first
+        for other in others:
+            lower, upper = ctx.b.minimum(lower, other), ctx.b.maximum(upper, other)
+        return lower, upper
+
+    return mul
+
+
+def _ends_in_order(ctx: RuleContext, x: State) -> State:
+    one, other = _ends(ctx, x)
+    return ctx.b.minimum(one, other), ctx.b.maximum(one, other)
+
+
+def _root_of_no_width(ctx: RuleContext, x: State) -> State:
+    """Sound, but its gradient is infinity times zero at points."""
+    lower, upper = _ends(ctx, x)
+    return lower, upper + ctx.b.sqrt(x[1] - x[0]) * 0.0
+
+
+HIDDEN = [
+    ("relu", _unknown_below(1e30), "sound"),
+    ("relu", _unknown_below(1e9), "sound"),
+    ("relu", _shared_by_shape(), "sound"),
+    ("relu", _capped, "sound"),
+    *(("mul", _corners_but(corner), "sound") for corner in range(4)),
+    ("pow", _ends_in_order, "sound"),
+    ("relu", _root_of_no_width, "derivative"),
+]
+
+
+@pytest.mark.parametrize("op,rule,law", HIDDEN, ids=lambda value: getattr(value, "__name__", None) or value)
+def test_mistakes_that_seldom_show_are_caught_by_the_default_examples(op: str, rule: Rule, law: str) -> None:
+    """One bound that says nothing beside a wrong one, a second node of a kind, numbers far out, one case of many."""
+    with pytest.raises(ConformanceError) as failure:
+        check_op_rule(op, METHOD, [_domain(**{op: rule})], executors=(), dtypes=("float64",), shrink=False)
+    assert failure.value.law in (law, "points"), failure.value
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0])
+def test_mistakes_with_balls_are_caught(norm: float) -> None:
+    def emit(ctx: MethodContext) -> State:
+        lower, upper = _emit(ctx)
+        ball = ctx.region.ball
+        return (lower, upper) if ball is None or ball.p != norm else (0.5 * (lower + upper), upper)
+
+    with pytest.raises(ConformanceError, match=f"ball of norm {norm:g}") as failure:
+        check_op_rule("relu", replace(METHOD, emit=emit), [_domain()], executors=(), shrink=False)
+    assert failure.value.law == "balls"
+
+
+def test_rows_must_be_finite_and_regions_rows_independent() -> None:
+    def unknown(ctx: MethodContext) -> State:
+        lower, upper = _emit(ctx)
+        return (lower, upper) if ctx.spec is None else (lower - math.inf, upper + math.inf)
+
+    def mixed(ctx: MethodContext) -> State:
+        lower, upper = _emit(ctx)
+        return (
+            (lower, upper) if ctx.spec is None else (ctx.b.reduce_min(lower, (0,), keepdims=True) + 0.0 * lower, upper)
+        )
+
+    for emit, law in ((unknown, "finite"), (mixed, "batch")):
+        with pytest.raises(ConformanceError, match="rows") as failure:
+            check_op_rule("relu", replace(METHOD, emit=emit), [_domain()], executors=(), shrink=False)
+        assert failure.value.law == law
+
+
+def test_bounds_must_be_finite_in_float32_too() -> None:
+    def emit(ctx: MethodContext) -> State:
+        lower, upper = _emit(ctx)
+        return (lower, upper) if ctx.b.dtype is DType.FLOAT64 else (lower - math.inf, upper + math.inf)
+
+    with pytest.raises(ConformanceError, match=r"float32.*'finite'"):
+        check_op_rule("relu", replace(METHOD, emit=emit), [_domain()], executors=(), shrink=False)
+
+
 def test_promises_can_be_withdrawn() -> None:
     check_op_rule("relu", METHOD, [_domain(relu=_wide_where_narrow)], expect=Expectations(monotone=False), examples=40)
     check_op_rule("relu", METHOD, [_domain(relu=_relu_keeps_lower)], expect=Expectations(exact_at_points=False))
@@ -229,6 +337,14 @@ def test_a_new_operator_without_cases_fails(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(PRIMAL_OPS, "new", PRIMAL_OPS["relu"])
     with pytest.raises(AssertionError, match="new"):
         op_names()
+
+
+def test_code_of_a_plugins_operator_asks_for_it_under_a_name() -> None:
+    mine = replace(PRIMAL_OPS["relu"], name="my-op")
+    g = PrimalBuilder("mine", "x", (2,))
+    code = repr(_of_graph(g.finish(g.op(mine, g.input)), [[0.0, 0.0]], [[1.0, 1.0]]))
+    assert "# my_op = the PrimalOp 'my-op'" in code
+    assert _pasted(code, my_op=mine)["case"].graph.operators()["my-op"] == 1
 
 
 @pytest.mark.parametrize("op", op_names())
@@ -318,6 +434,39 @@ def test_gaps_must_have_names_and_reasons() -> None:
     for gaps in ({"relu:speed": "slow"}, {"relu": ""}, {"rleu": "a slip"}):
         with pytest.raises(ValueError, match="expected_failures"):
             check_domain(_domain(), METHOD, expected_failures=gaps, executors=(), examples=1)
+
+
+def test_a_gap_is_no_pass_for_a_rule_that_cannot_run() -> None:
+    def slip(ctx: RuleContext, x: State) -> State:
+        return ctx.b.reshape(x[0], (17, 17)), x[1]
+
+    with pytest.raises(IRError):
+        check_op_rule("relu", METHOD, [_domain(relu=slip)], expected_failures={"relu": "loose"}, executors=())
+
+
+def test_checks_that_would_check_nothing_say_so() -> None:
+    """Slips by which a test would pass whatever the domain does."""
+    others = Domain("pears", "a slip", {**RULES, "relu": _swapped})
+    foreign = Domain("pairs", "for operators of others alone", {"my-op": _ends})
+    none: dict[str, Any] = {"executors": ()}
+    for check, message in (
+        (lambda: check_domain(others, METHOD, **none), "does not use domain 'pears', but pairs"),
+        (lambda: check_op_rule("relu", METHOD, [_domain(), others], **none), "uses pairs, not pears"),
+        (lambda: check_domain(foreign, METHOD, **none), "nothing to check"),
+        (lambda: check_domain(_domain(), METHOD, without=RULES, **none), "nothing to check"),
+        (lambda: check_domain(_domain(), METHOD, without=["rellu"], **none), "rellu"),
+        (lambda: check_op_rule("relu", METHOD, [_domain()], dtypes=(), **none), "nothing to check"),
+        (lambda: check_op_rule("relu", METHOD, [_domain()], examples=0, **none), "nothing to check"),
+        (lambda: check_op_rule("relu", METHOD, [_domain()], expected_failures={"rellu": "?"}, **none), "'rellu'"),
+        (lambda: check_op_rule("relu", METHOD, [_domain()], expected_failures={":sound": "?"}, **none), "':sound'"),
+        (
+            lambda: check_domain(_domain(), METHOD, without=["relu"], expected_failures={"relu": "?"}, **none),
+            "left out",
+        ),
+        (lambda: check_relaxation("relu", lambda b, x, y: [None] * 4, dtypes=()), "nothing to check"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check()
 
 
 def _of_graph(graph: PrimalGraph, lower: Any, upper: Any) -> OpCase:

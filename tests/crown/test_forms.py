@@ -21,7 +21,7 @@ from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.plugins import registry
-from boundflow_core.testing.operators import cases
+from boundflow_core.testing import op_cases
 from boundflow_core.walk import forward_states
 from boundflow_crown.forms import RULES, interval_by_forms
 from boundflow_crown.relax import RELAXATIONS
@@ -49,7 +49,7 @@ def by_forms(graph: PrimalGraph, lower: Array, upper: Array) -> tuple[Array, Arr
 @pytest.mark.parametrize("op", OPS)
 def test_points_lie_within(op: str) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(case=cases(op, {}), seed=st.integers(0, 1000))
+    @given(case=op_cases(op), seed=st.integers(0, 1000))
     def check(case: Any, seed: int) -> None:
         lower, upper, *_ = by_forms(case.graph, case.lower, case.upper)
         share = np.random.default_rng(seed).random((len(case.lower), 20, *case.lower.shape[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -69,20 +70,25 @@ class OpCase:
 
 
 def as_code(case: OpCase, call: str = "") -> str:
-    """Python code that builds the case, and then makes ``call``; operators of plugins go by their names in it."""
+    """Python code that builds the case, and then makes ``call``.
+
+    Operators of plugins go by their names in it ("_" for "-"), which comments at its head ask for.
+    """
     graph = case.graph
+    foreign = sorted({node.op for node in graph.nodes if PRIMAL_OPS.get(node.op) is not node.spec})
     names = {graph.input: "g.input"}
     lines = [
         "import numpy as np",
         "from numpy import inf",
         "from boundflow_core.ir.primal_builder import PrimalBuilder",
         "from boundflow_core.testing import Expectations, OpCase, check_case",
+        *(f"# {_identifier(op)} = the PrimalOp {op!r} of a plugin, to be imported here" for op in foreign),
         f"g = PrimalBuilder({graph.name!r}, {graph.input!r}, {graph.input_type.shape!r})",
     ]
     for number, node in enumerate(graph.nodes):
         operands = [names[name] if name in names else array_code(graph.constants[name].numpy()) for name in node.inputs]
         attributes = [f"{key}={value!r}" for key, value in node.attrs.items()]
-        op = repr(node.op) if PRIMAL_OPS.get(node.op) is node.spec else node.op
+        op = repr(node.op) if PRIMAL_OPS.get(node.op) is node.spec else _identifier(node.op)
         names[node.output] = f"v{number}"
         lines.append(f"v{number} = g.op({', '.join([op, *operands, *attributes])})")
     lines.append("case = OpCase(")
@@ -90,6 +96,10 @@ def as_code(case: OpCase, call: str = "") -> str:
     for name in ("lower", "upper", "inner_lower", "inner_upper", "rows", "offset"):
         lines.append(f"    {name}={array_code(getattr(case, name))},")
     return "\n".join([*lines, ")", *([call] if call else [])])
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)
 
 
 def array_code(array: Array) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from boundflow_core.extension import Domain, Executor, Method
 from boundflow_core.ir.types import DType
 from boundflow_core.testing.case import OpCase, as_code
-from boundflow_core.testing.gradients import derivative_gap
+from boundflow_core.testing.gradients import derivative_gap, undefined_gradient
 from boundflow_core.testing.laws import Gaps
-from boundflow_core.testing.points import sample, search, tolerance_of
+from boundflow_core.testing.points import balls, magnitudes, sample, search, tolerance_of
 from boundflow_core.testing.subject import Subject, make_subject
 
 __all__ = ["LAWS", "Expectations", "check_case", "check_laws"]
@@ -31,9 +31,10 @@ LAWS: Mapping[str, str] = {
     "monotone": "a region within another has bounds within the other's",
     "points": "the bounds of a single point are its image",
     "rows": "the values of specification rows at points of the region lie within the rows' bounds",
+    "balls": "the network's values at points of balls of the norms 1 and 2 lie within their bounds",
     "deterministic": "the same call gives the same bounds, bit for bit",
     "executors": "every executor gives the bounds of the reference interpreter",
-    "derivative": "the gradient of the bounds is their difference quotient",
+    "derivative": "the gradient of the bounds is their difference quotient, and a number at points and kinks, too",
 }
 """What is checked, by the names that ``expected_failures`` uses."""
 
@@ -84,6 +85,8 @@ def check_laws(case: OpCase, subject: Subject, expect: Expectations, gaps: Gaps)
         trial.check_monotone()
     trial.check_points()
     trial.check_rows()
+    if subject.executor is None:
+        trial.check_ball()
     if expect.differentiable and subject.interpreted and subject.dtype is DType.FLOAT64:
         trial.check_derivative()
 
@@ -117,8 +120,23 @@ class _Trial:
         return self.case.outputs(self.points)
 
     @cached_property
+    def largest(self) -> tuple[float, float]:
+        return magnitudes(self.case, self.points)
+
+    @cached_property
+    def rounding(self) -> float:
+        """How far values may lie beyond bounds."""
+        return tolerance_of(self.subject.dtype, self.largest)
+
+    @cached_property
     def tolerance(self) -> float:
-        return tolerance_of(self.case, self.subject.dtype, self.points, self.box)
+        """How far bounds may lie apart that should be the same."""
+        return tolerance_of(self.subject.dtype, self.largest, *self.box)
+
+    def bounded(self, bounds: Bounds, what: str) -> None:
+        """Bounds are finite where they should be."""
+        if self.expect.finite and self.case.finite and (self.exact or self.largest[0] < 1e6):  # float32 may overflow
+            self.that("finite", np.isfinite(bounds[0]) & np.isfinite(bounds[1]), f"{what} are not finite", bounds)
 
     @property
     def exact(self) -> bool:
@@ -130,8 +148,7 @@ class _Trial:
     def check_region(self) -> None:
         case, box = self.case, self.box
         self.order(box, "bounds")
-        if self.expect.finite and case.finite and self.exact:
-            self.that("finite", np.isfinite(box[0]) & np.isfinite(box[1]), "bounds are not finite", box)
+        self.bounded(box, "bounds")
         self.contains("sound", box, self.outputs, "a point of the region")
         found = case.outputs(search(case, self.points, self.outputs, box))
         self.contains("sound", box, found, "a point found by search")
@@ -160,14 +177,32 @@ class _Trial:
 
     def check_rows(self) -> None:
         case = self.case
-        form = "shared" if case.rows.shape[0] == 1 else "per region"
-        inputs = {"lower": case.lower, "upper": case.upper, "C": case.rows, "offset": case.offset}
-        on_rows = self.subject.run(self.subject.compiled(case.graph, form), inputs)
-        if np.isfinite(self.outputs).all():
-            tolerance = self.tolerance * max(1.0, float(np.abs(case.rows).sum(axis=2).max()))
-            self.order(on_rows, "bounds of specification rows", tolerance)
-            values = case.on_rows(self.outputs)
-            self.contains("rows", on_rows, values, "specification rows at a point of the region", tolerance)
+        run = self.subject.compiled(case.graph, "shared" if case.rows.shape[0] == 1 else "per region")
+
+        def on_rows(regions: slice) -> Bounds:
+            own = slice(None) if case.rows.shape[0] == 1 else regions
+            inputs = {"lower": case.lower[regions], "upper": case.upper[regions]}
+            return self.subject.run(run, {**inputs, "C": case.rows[own], "offset": case.offset[own]})
+
+        if not np.isfinite(self.outputs).all():
+            return
+        together, first = on_rows(slice(None)), on_rows(slice(1))
+        more = max(1.0, float(np.abs(case.rows).sum(axis=2).max()))
+        self.order(together, "bounds of specification rows", self.tolerance * more)
+        self.bounded(together, "bounds of specification rows")
+        values = case.on_rows(self.outputs)
+        self.contains("rows", together, values, "specification rows at a point of the region", self.rounding * more)
+        one = together[0][:1], together[1][:1]
+        self.equal("batch", one, first, "bounds of a region's rows alone differ from those in a batch", more)
+
+    def check_ball(self) -> None:
+        """Of the norm 1 where there is one row, of the norm 2 where there are two: either in half of the cases."""
+        case, norm = self.case, float(self.case.rows.shape[1])
+        inputs, points = balls(case, norm)
+        run = self.subject.compiled(case.graph, None, norm)
+        bounds = self.subject.run(run, inputs)
+        self.order(bounds, f"bounds of a ball of norm {norm:g}")
+        self.contains("balls", bounds, case.outputs(points), f"a point of a ball of norm {norm:g}")
 
     def check_runs(self) -> None:
         again = self.bounds(self.case.lower, self.case.upper)
@@ -183,10 +218,13 @@ class _Trial:
         self.equal("executors", self.box, want, what)
 
     def check_derivative(self) -> None:
-        """Away from the case's own region, whose ends lie on a grid, and so at kinks."""
-        gap = derivative_gap(self.subject.program(self.case.graph, None), self.case.lower, self.case.upper)
+        """Quotients away from the case's own region, whose ends lie on a grid, and so at kinks; numbers there, too."""
+        program = self.subject.program(self.case.graph, None)
+        gap = derivative_gap(program, self.case.lower, self.case.upper)
         if gap is not None:
             self.fail("derivative", f"{gap[0]} (gradient, difference quotient)\n{gap[1]!r}, {gap[2]!r}")
+        if unsettled := undefined_gradient(program, self.case.lower, self.case.upper):
+            self.fail("derivative", unsettled)
 
     # -- what laws say ------------------------------------------------------------------------------------------------
 
@@ -218,7 +256,7 @@ class _Trial:
 
     def contains(self, law: str, bounds: Bounds, outputs: Array, what: str, tolerance: float | None = None) -> None:
         """``outputs`` [B, K, n] lie within the bounds; a NaN among them does not."""
-        allowed = self.tolerance if tolerance is None else tolerance
+        allowed = self.rounding if tolerance is None else tolerance
         lower, upper = self.claims(bounds)
         least, greatest = outputs.min(axis=1), outputs.max(axis=1)
         message = f"{what} lies %s (bound, output)"
@@ -231,10 +269,11 @@ class _Trial:
         self.that(law, a >= lower - self.tolerance, message, (a, lower))
         self.that(law, b <= upper + self.tolerance, message, (b, upper))
 
-    def equal(self, law: str, one: Bounds, other: Bounds, what: str) -> None:
+    def equal(self, law: str, one: Bounds, other: Bounds, what: str, more: float = 1.0) -> None:
+        """The same but for ``more`` times the tolerance."""
         for a, b in zip(one, other, strict=True):
             with np.errstate(invalid="ignore"):
-                close = (np.abs(a - b) <= self.tolerance) | (a == b)
+                close = (np.abs(a - b) <= more * self.tolerance) | (a == b)
             if not self.exact:  # overflow, in one of two orders of summing
                 close |= ~np.isfinite(a) | ~np.isfinite(b)
             self.that(law, close, f"{what} (one, other)", (a, b))

@@ -12,7 +12,7 @@ from boundflow_core.derivative import gradient_program
 from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.program import BoundProgram
 
-__all__ = ["derivative_gap"]
+__all__ = ["derivative_gap", "undefined_gradient"]
 
 Array = NDArray[Any]
 ENDS = ("lower", "upper")
@@ -46,6 +46,23 @@ def derivative_gap(program: BoundProgram, lower: Array, upper: Array) -> tuple[s
         settled = max(quotients) - min(quotients) <= allowed
         if settled and not abs(predicted - quotients[-1]) <= 3 * allowed:
             return f"the gradient of the {output} bound is not its derivative", predicted, quotients[-1]
+    return None
+
+
+def undefined_gradient(program: BoundProgram, lower: Array, upper: Array) -> str | None:
+    """Says which bound that is finite on regions [B, *input] has a gradient that is NaN there; None: none.
+
+    Training and searches start at points and kinks: any one-sided derivative will do, but NaN spreads to every weight.
+    """
+    inputs = {"lower": lower, "upper": upper}
+    values = evaluate(program, inputs)
+    for output in ENDS:
+        if np.isfinite(values[output]).all():
+            seed = np.ones(values[output].shape)
+            found = evaluate(gradient_program(program, output, ENDS, seed="seed"), {**inputs, "seed": seed})
+            for name in ENDS:
+                if np.isnan(found[f"grad:{name}"]).any():
+                    return f"the gradient of the {output} bound by {name} is NaN, though the bound is finite"
     return None
 
 

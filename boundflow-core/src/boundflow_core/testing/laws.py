@@ -9,7 +9,7 @@ from typing import TypeVar
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from boundflow_core.errors import BoundFlowError
+from boundflow_core.errors import UnsupportedOpError
 
 __all__ = ["ConformanceError", "Gaps", "declared", "drive"]
 
@@ -61,16 +61,24 @@ class Gaps:
                 raise ConformanceError("expected failure", f"{name!r} {what}")
 
 
-def declared(subject: str, expected_failures: Mapping[str, str], laws: Iterable[str] = ()) -> Gaps:
+def declared(
+    subject: str, expected_failures: Mapping[str, str], laws: Iterable[str] = (), subjects: Iterable[str] | None = None
+) -> Gaps:
     """The gaps of ``subject`` among ``expected_failures``, whose keys are "SUBJECT" or "SUBJECT:LAW".
 
+    Args:
+        laws: names of all laws.
+        subjects: names of all subjects; None: they are not checked.
+
     Raises:
-        ValueError: a law that there is not, or a gap without a reason.
+        ValueError: a law or a subject that there is not, or a gap without a reason.
     """
     known = tuple(laws)
     reasons = {}
     for key, reason in expected_failures.items():
         name, _, law = key.partition(":")
+        if subjects is not None and name not in subjects:
+            raise ValueError(f"expected_failures: {key!r} names nothing that this check knows")
         if law and law not in known:
             raise ValueError(f"expected_failures: {key!r} names no law of this check; they are {', '.join(known)}")
         if not isinstance(reason, str) or not reason.strip():
@@ -86,7 +94,7 @@ def drive(
     """Runs a property on cases that are the same at every run, without a test function around it.
 
     Args:
-        gaps: if all of it is declared as a gap, it must fail in some way.
+        gaps: if all of it is declared as a gap, a law must fail, or the operator have no rule; other errors are errors.
     """
     whole = gaps is not None and "" in gaps.reasons
     quiet = settings(
@@ -105,7 +113,7 @@ def drive(
 
     try:
         quiet(given(strategy)(holds))()
-    except (AssertionError, BoundFlowError):
+    except (ConformanceError, UnsupportedOpError):
         if gaps is None or not whole:
             raise
         gaps.met.add("")

@@ -14,7 +14,7 @@ from boundflow_core.plugins import registry
 from boundflow_core.runner import Planning, RunStats
 from boundflow_core.testing.case import OpCase, as_code
 from boundflow_core.testing.laws import ConformanceError, Gaps, declared, drive
-from boundflow_core.testing.points import sample, tolerance_of
+from boundflow_core.testing.points import magnitudes, sample, tolerance_of
 from boundflow_core.testing.run import op_cases
 from boundflow_core.testing.subject import Subject, make_subject
 from boundflow_core.workshop import check_options, make_workshop, recipe_of
@@ -91,7 +91,7 @@ def _check(case: OpCase, subject: Subject, strategy: LoweringStrategy, gaps: Gap
     used[0] += stats.lowering.get(strategy.name, 0)
     interpreted = replace(subject, executor=None)
     want = interpreted.run(interpreted.compiled(case.graph, None), inputs)
-    tolerance = tolerance_of(case, subject.dtype, sample(case), want)
+    tolerance = tolerance_of(subject.dtype, magnitudes(case, sample(case)), *want)
 
     def compare(law: str, one: Sequence[Any], other: Sequence[Any], what: str) -> None:
         if all(np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True) for a, b in zip(one, other, strict=True)):

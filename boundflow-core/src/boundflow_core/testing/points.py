@@ -13,7 +13,7 @@ from boundflow_core.ir.evaluate import evaluate
 from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.testing.case import OpCase
 
-__all__ = ["sample", "search", "tolerance_of"]
+__all__ = ["balls", "magnitudes", "sample", "search", "tolerance_of"]
 
 Array = NDArray[Any]
 Bounds = tuple[Array, Array]
@@ -33,6 +33,28 @@ def sample(case: OpCase, count: int = 24) -> Array:
     )
     share[:, 0], share[:, 1], share[:, 2] = 0.0, 1.0, 0.5
     return _clamped(lower + share * (upper - lower), lower, upper)
+
+
+def balls(case: OpCase, norm: float, count: int = 16) -> tuple[dict[str, Array], Array]:
+    """The ball of ``norm`` (1 or 2) inside of each box: the inputs of its program, and points of it [B, K, *input].
+
+    Points are the middle, the tips on an axis, and random ones on its border, where linear functions are greatest.
+    """
+    lower, upper = case.lower.reshape(len(case.lower), -1), case.upper.reshape(len(case.lower), -1)
+    center = (0.5 * (lower + upper)).astype(np.float32).astype(np.float64)
+    radius = np.minimum(center - lower, upper - center).min(axis=1).clip(0.0).astype(np.float32).astype(np.float64)
+    rng = np.random.default_rng(lower.size)
+    toward = rng.normal(size=(len(lower), count, lower.shape[1])) * (rng.random((len(lower), count, 1)) < 0.5)
+    tips = rng.integers(lower.shape[1], size=(len(lower), count))[..., None] == np.arange(lower.shape[1])
+    toward = np.where(toward == 0.0, tips * rng.choice((-1.0, 1.0), size=(len(lower), count, 1)), toward)
+    toward[:, 0] = 0.0
+    length = np.linalg.norm(toward, ord=norm, axis=2, keepdims=True)
+    points = center[:, None] + radius[:, None, None] * (1 - 1e-12) * toward / np.maximum(length, 1e-30)
+    shape = case.lower.shape
+    reach = radius.reshape(-1, *[1] * (len(shape) - 1))
+    middle = center.reshape(shape)
+    box = {"lower": middle - reach, "upper": middle + reach}
+    return {**box, "center": middle, "radius": radius}, points.reshape(len(lower), count, *shape[1:])
 
 
 def _clamped(points: Array, lower: Array, upper: Array) -> Array:
@@ -70,15 +92,26 @@ def search(case: OpCase, points: Array, outputs: Array, bounds: Bounds, rounds: 
     return np.concatenate(found, axis=1)
 
 
-def tolerance_of(case: OpCase, dtype: DType, points: Array, bounds: Bounds) -> float:
-    """Rounding to let pass: ULPS times the largest value on the way times the largest weight."""
+def magnitudes(case: OpCase, points: Array) -> tuple[float, float]:
+    """The largest value on the way through the network at ``points`` and the largest weight, 1 at least."""
     builder = Builder(DType.FLOAT64)
     x = builder.input("x", (SymDim.of("B"), *case.graph.input_type.shape))
     values = forward_values(builder, case.graph, x)
     seen = evaluate(builder.finish(dict(values)), {"x": points.reshape(-1, *points.shape[2:])})
-    scale = max([1.0, *(_largest(array) for array in (*seen.values(), *bounds))])
     weights = [c.numpy() for c in case.graph.constants.values() if c.type.dtype.is_float]
-    return ULPS * float(np.finfo(dtype.numpy).eps) * scale * max([1.0, *(_largest(array) for array in weights)])
+    return max([1.0, *map(_largest, seen.values())]), max([1.0, *map(_largest, weights)])
+
+
+def tolerance_of(dtype: DType, largest: tuple[float, float], *bounds: Array) -> float:
+    """Rounding to let pass: ULPS times the largest value times the largest weight.
+
+    Args:
+        largest: of :func:`magnitudes`.
+        bounds: values that count, too. Not where values are held against bounds: else a bound that is far off would
+            make all others pass.
+    """
+    value, weight = largest
+    return ULPS * float(np.finfo(dtype.numpy).eps) * max([value, *map(_largest, bounds)]) * weight
 
 
 def _largest(array: Array) -> float:

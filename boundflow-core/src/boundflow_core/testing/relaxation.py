@@ -65,12 +65,15 @@ def check_relaxation(
 
     Raises:
         ConformanceError: what does not hold, with the smallest interval found as code to paste.
+        ValueError: nothing would be checked, or a gap names no law.
     """
     name = function if isinstance(function, str) else "the function"
     known = {f"{name}:{law}": reason for law, reason in (expected_failures or {}).items()}
     gaps = declared(name, known, RELAXATION_LAWS)
-    special = tuple(kinks)
-    for number, dtype in enumerate(map(DType, dtypes)):
+    special, kinds = tuple(kinks), [DType(dtype) for dtype in dtypes]
+    if not kinds or examples < 1:
+        raise ValueError("nothing to check: no element types, or no examples")
+    for number, dtype in enumerate(kinds):
         trial = _Trial(_as_function(function), lines, name, special, within, exact_at_points, hull, dtype, gaps)
         widest = 1e6 if dtype is DType.FLOAT64 else 1e3
         drive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from boundflow_core.plugins import registry
 from boundflow_core.testing.case import OpCase
 from boundflow_core.testing.checks import LAWS, Expectations, check_laws
 from boundflow_core.testing.laws import declared, drive
-from boundflow_core.testing.operators import PLANS
+from boundflow_core.testing.operators import PLANS, kinds
 from boundflow_core.testing.operators import cases as drawn_cases
 from boundflow_core.testing.subject import Subject, executor_of, make_subject
 
@@ -38,7 +39,7 @@ def op_cases(op: str | PrimalOp, **attributes: Any) -> SearchStrategy[OpCase]:
         op: one that is not of the normalized set is taken for an elementwise function of one operand.
         attributes: its attributes.
     """
-    return drawn_cases(op, attributes)
+    return drawn_cases(op, kinds(op, attributes))
 
 
 def check_op_rule(
@@ -68,23 +69,40 @@ def check_op_rule(
             ``boundflow_core.testing.LAWS``. A gap that does not show is an error.
         options: the method's options.
         cases: the cases; None: those of :func:`op_cases`.
-        examples: number of cases in the first element type; a third of it in others, a fifth on each executor.
+        examples: number of cases in the first element type (at least five of each kind of use of the operator); a third
+            of it in others, a fifth on each executor.
         shrink: whether to look for the smallest case that fails, which may take half a minute.
 
     Raises:
         ConformanceError: what does not hold, with the smallest case found as code to paste.
         UnsupportedOpError: the operator has no rule.
+        ValueError: nothing would be checked, or a gap names no operator.
     """
-    strategy = op_cases(op) if cases is None else cases
     name = op if isinstance(op, str) else op.name
-    gaps = declared(name, expected_failures or {}, LAWS)
+    gaps = declared(name, expected_failures or {}, LAWS, {name, *PRIMAL_OPS})
     for subject, count in _subjects(method, domains, executors, [DType(d) for d in dtypes], options, examples):
 
         def run(case: OpCase, subject: Subject = subject) -> None:
             check_laws(case, subject, expect, gaps)
 
-        drive(run, strategy, count, shrink, gaps)
+        for strategy, share in (
+            _shares(op, count, apart=subject.executor is None) if cases is None else [(cases, count)]
+        ):
+            drive(run, strategy, share, shrink, gaps)
     gaps.expire()
+
+
+def _shares(op: str | PrimalOp, count: int, apart: bool) -> list[tuple[SearchStrategy[OpCase], int]]:
+    """About ``count`` cases, and how many of each strategy.
+
+    Args:
+        apart: each kind of use has its share, five at least, since drawing kinds favours some; further ones are huge.
+    """
+    uses = kinds(op, {})
+    if not apart:
+        return [(drawn_cases(op, uses), count)]
+    share = max(math.ceil(count / len(uses)), min(count, 5))
+    return [*((drawn_cases(op, (use,)), share) for use in uses), (drawn_cases(op, uses, huge=True), min(count, 8))]
 
 
 def _subjects(
@@ -98,6 +116,8 @@ def _subjects(
     """What to check, and on how many cases: interpreted in each element type, then on each executor."""
     if executors is None:
         executors = [one for one in registry().executors.values() if one.unavailable() is None]
+    if not dtypes or examples < 1:
+        raise ValueError("nothing to check: no element types, or no examples")
     own = list(domains or ())
     found = []
     for number, dtype in enumerate(dtypes):
@@ -123,17 +143,36 @@ def check_domain(
 ) -> None:
     """:func:`check_op_rule` for every operator that ``domain`` has a rule for, but those in ``without``.
 
+    Rules for operators of plugins' own are not among them: ``check_op_rule(OP, ...)`` takes these.
+
     Args:
         domain: a domain, or the name of a registered one.
+        method: a method that uses it, or the name of a registered one.
         domains: further domains that the method names and that are not registered.
         expected_failures: as of :func:`check_op_rule`; an operator that has no rule yet can be among them.
         keywords: as of :func:`check_op_rule`.
+
+    Raises:
+        ValueError: nothing would be checked, or an operator or domain is none that is known.
     """
-    gaps = expected_failures or {}
-    own = [] if isinstance(domain, str) else [domain]
+    gaps, left_out = expected_failures or {}, set(without)
+    name = domain if isinstance(domain, str) else domain.name
+    using = registry().method(method) if isinstance(method, str) else method
+    if name not in using.domains:
+        raise ValueError(
+            f"method {using.name!r} does not use domain {name!r}, but {', '.join(using.domains) or 'none'}"
+        )
     rules = registry().domain(domain).rules if isinstance(domain, str) else domain.rules
     named = {key.partition(":")[0] for key in gaps}
-    if unknown := named - set(op_names()):
-        raise ValueError(f"expected_failures: no operators are called {sorted(unknown)}")
-    for op in sorted((set(rules) & set(op_names()) | named) - set(without)):
-        check_op_rule(op, method, [*own, *domains], expected_failures=gaps, **keywords)
+    if unknown := (named | left_out) - set(op_names()):
+        raise ValueError(f"expected_failures, without: no operators are called {sorted(unknown)}")
+    if both := named & left_out:
+        raise ValueError(f"{sorted(both)} are left out, so their expected failures cannot show")
+    chosen = sorted((set(rules) & set(op_names()) | named) - left_out)
+    if not chosen:
+        raise ValueError(
+            f"nothing to check: domain {name!r} has no rule for a normalized operator that is not left out"
+        )
+    own = [] if isinstance(domain, str) else [domain]
+    for op in chosen:
+        check_op_rule(op, using, [*own, *domains], expected_failures=gaps, **keywords)

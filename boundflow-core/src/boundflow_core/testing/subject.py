@@ -47,19 +47,20 @@ class Subject:
         """Whether its program runs as it is written."""
         return self.executor is None and self.method.recipe is None
 
-    def program(self, graph: PrimalGraph, spec: str | None) -> BoundProgram:
+    def program(self, graph: PrimalGraph, spec: str | None, ball: float | None = None) -> BoundProgram:
         """The program of a method of one program."""
         options = check_options(self.method, self.options)
-        return write_program(graph, self.method, self.domains, dtype=self.dtype, spec=spec, options=options)
+        return write_program(graph, self.method, self.domains, dtype=self.dtype, spec=spec, options=options, ball=ball)
 
-    def compiled(self, graph: PrimalGraph, spec: str | None) -> Run:
+    def compiled(self, graph: PrimalGraph, spec: str | None, ball: float | None = None) -> Run:
         """``run(inputs) -> outputs`` as of :class:`boundflow_core.workshop.Recipe`.
 
         Args:
             spec: form of the specification: None, "shared" or "per region".
+            ball: the norm, 1 or 2, of regions that are balls; None: boxes.
         """
         if self.interpreted:
-            program = self.program(graph, spec)
+            program = self.program(graph, spec, ball)
             return lambda inputs: evaluate(program, inputs)
         executor = self.executor or registry().executor("reference")
         workshop = make_workshop(
@@ -69,6 +70,7 @@ class Subject:
             dtype=self.dtype,
             spec=spec,
             options=check_options(self.method, self.options),
+            ball=ball,
             planning=Planning(executor, method=self.method.name),
         )
         recipe = recipe_of(self.method, workshop)
@@ -109,9 +111,12 @@ def make_subject(
 
     Raises:
         UnknownNameError: nothing of that name is registered.
+        ValueError: the method does not use one of ``domains``.
     """
     own = {domain.name: domain for domain in domains or ()}
     method = registry().method(method) if isinstance(method, str) else method
+    if unused := set(own) - set(method.domains):
+        raise ValueError(f"method {method.name!r} uses {', '.join(method.domains)}, not {', '.join(sorted(unused))}")
     used = {name: own[name] if name in own else registry().domain(name) for name in method.domains}
     running = None if executor is None else executor_of(executor)
     return Subject(method, used, running, DType(dtype), options or {})
