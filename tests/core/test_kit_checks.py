@@ -12,11 +12,11 @@ import pytest
 from toy import DOMAIN, METHOD
 
 from boundflow_core.errors import LoadError
-from boundflow_core.extension import Branching, BranchingView, Frontend, LoweringStrategy, RuleContext
+from boundflow_core.extension import Branching, BranchingView, Frontend, LoweringStrategy, MethodContext, RuleContext
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder
-from boundflow_core.ir.program import Value
+from boundflow_core.ir.program import Composite, Value
 from boundflow_core.plugins import registry
 from boundflow_core.testing import (
     ConformanceError,
@@ -184,14 +184,109 @@ def test_a_lowering_that_is_never_used_is_an_error() -> None:
     check_lowering(_strategy("matmul"), METHOD, [PAIRS], ops=["linear"], options={}, examples=4)
     with pytest.raises(ConformanceError, match="no plan"):
         check_lowering(_strategy("erf"), METHOD, [PAIRS], ops=["linear"], examples=4)
+    with pytest.raises(ConformanceError, match="no plan"):
+        check_lowering(_strategy("matmul"), METHOD, [PAIRS], ops=[])
 
 
 def test_a_lowering_that_computes_wrongly_is_caught() -> None:
     from boundflow_core.executors.reference import NumpyBackend
 
     wrong = mutated(NumpyBackend.convert, "as_numpy(array)", "as_numpy(array) * 1.001")
-    with wrong, pytest.raises(ConformanceError, match="differ from those of the decomposition"):
+    with wrong, pytest.raises(ConformanceError, match="differ from those of the reference interpreter"):
         check_lowering(_strategy("matmul"), METHOD, [PAIRS], ops=["linear"], examples=10, shrink=False)
+
+
+def _decompose_ends(b: Builder, inputs: Any, attrs: Any) -> tuple[Value, ...]:
+    centre, radius = inputs
+    return centre - radius, centre + radius
+
+
+ENDS = Composite("ends", "ends of an interval from centre and radius", _decompose_ends)
+
+
+def _through_ends(context: RuleContext, x: tuple[Value, Value], *weights: Value) -> Any:
+    lower, upper = DOMAIN.rules["linear"](context, x, *weights)
+    return context.b.emit(ENDS, (lower + upper) * 0.5, (upper - lower) * 0.5)
+
+
+def _rows_through_ends(context: MethodContext) -> Any:
+    lower, upper = METHOD.emit(context)  # type: ignore[misc]
+    if context.spec is None:
+        return lower, upper
+    return context.b.emit(ENDS, (lower + upper) * 0.5, (upper - lower) * 0.5)
+
+
+BY_ENDS = replace(PAIRS, rules={**PAIRS.rules, "linear": _through_ends})
+ROWS_BY_ENDS = replace(METHOD, emit=_rows_through_ends)
+
+
+def _ends(change: Callable[..., Any]) -> LoweringStrategy:
+    """A kernel of ``ends`` that gives ``change(centre, radius, lower, upper)``."""
+
+    def kernel(op: Any) -> Any:
+        return lambda centre, radius: change(centre, radius, centre - radius, centre + radius)
+
+    return replace(_strategy("ends"), kernel=kernel)
+
+
+def _right(centre: Any, radius: Any, lower: Any, upper: Any) -> Any:
+    return lower, upper
+
+
+def _writing(centre: Any, radius: Any, lower: Any, upper: Any) -> Any:
+    centre[...] = 0.0
+    return lower, upper
+
+
+WRONG_KERNELS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "swapped ends": ("outputs", lambda centre, radius, lower, upper: (upper, lower)),
+    "float32 inside": ("outputs", lambda centre, radius, lower, upper: (lower.astype("f4"), upper.astype("f4"))),
+    "one result for two": ("outputs", lambda centre, radius, lower, upper: lower),
+    "a shape that broadcasts": ("outputs", lambda centre, radius, lower, upper: (lower[None], upper[None])),
+    "written operands": ("operands", _writing),
+}
+
+
+def test_right_kernels_pass() -> None:
+    check_lowering(_ends(_right), METHOD, [BY_ENDS])
+    check_lowering(_ends(_right), ROWS_BY_ENDS, [PAIRS], ops=["relu"], examples=5)
+
+
+@pytest.mark.parametrize("wrong", WRONG_KERNELS)
+def test_kernels_are_compared_call_by_call(wrong: str) -> None:
+    law, change = WRONG_KERNELS[wrong]
+    names = {"lowering": _ends(change), "method": METHOD, "domains": [BY_ENDS]}
+    check = lambda: check_lowering(_ends(change), METHOD, [BY_ENDS], ops=["linear"], shrink=False)  # noqa: E731
+    assert law_of(check, **names) == law
+
+
+def test_kernels_that_only_specification_rows_need_are_reached() -> None:
+    law, change = WRONG_KERNELS["swapped ends"]
+    names = {"lowering": _ends(change), "method": ROWS_BY_ENDS, "domains": [PAIRS]}
+    check = lambda: check_lowering(_ends(change), ROWS_BY_ENDS, [PAIRS], ops=["relu"], shrink=False)  # noqa: E731
+    assert law_of(check, **names) == law
+
+
+def test_known_gaps_of_a_lowering() -> None:
+    gaps = {"linear:operands": "on purpose", "linear:values": "what it writes to is used again"}
+    with pytest.raises(ConformanceError, match="'linear:values' is declared"):
+        check_lowering(_ends(_writing), METHOD, [BY_ENDS], ops=["linear"], examples=5, expected_failures=gaps)
+    del gaps["linear:values"]
+    check_lowering(_ends(_writing), METHOD, [BY_ENDS], ops=["linear"], examples=5, expected_failures=gaps)
+
+
+def test_what_is_asked_of_a_lowering_must_exist() -> None:
+    with pytest.raises(
+        ValueError, match=r"\['linaer'\] are not among the operators that are checked, which are linear"
+    ):
+        check_lowering(_ends(_right), METHOD, [BY_ENDS], ops=["linear"], expected_failures={"linaer:values": "typo"})
+    with pytest.raises(ValueError, match=r"\['linaer'\]; the kit has .*linear"):
+        check_lowering(_ends(_right), METHOD, [BY_ENDS], ops=["linaer"])
+
+
+def test_rules_for_operators_of_plugins_are_left_to_them() -> None:
+    more = replace(BY_ENDS, rules={**BY_ENDS.rules, "somebodys-op": _moved})
+    check_lowering(_ends(_right), METHOD, [more], examples=2)
 
 
 def test_the_registry_is_left_alone() -> None:

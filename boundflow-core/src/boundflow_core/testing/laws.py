@@ -11,7 +11,7 @@ from hypothesis.strategies import SearchStrategy
 
 from boundflow_core.errors import BoundFlowError
 
-__all__ = ["ConformanceError", "Gaps", "declared", "drive"]
+__all__ = ["ConformanceError", "Gaps", "check_subjects", "declared", "drive"]
 
 T = TypeVar("T")
 
@@ -78,6 +78,18 @@ def declared(subject: str, expected_failures: Mapping[str, str], laws: Iterable[
         if name == subject:
             reasons[law] = reason
     return Gaps(subject, reasons)
+
+
+def check_subjects(expected_failures: Mapping[str, str], known: Iterable[str], what: str) -> None:
+    """Raises ValueError where a gap is declared of something that is not checked, and so would never expire.
+
+    Args:
+        known: what is checked.
+        what: what these are, in words.
+    """
+    names = sorted(known)
+    if unknown := sorted({key.partition(":")[0] for key in expected_failures} - set(names)):
+        raise ValueError(f"expected_failures: {unknown} are not among the {what}, which are {', '.join(names)}")
 
 
 def drive(
