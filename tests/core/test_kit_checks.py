@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from toy import DOMAIN, METHOD
 
 from boundflow_core.errors import LoadError
@@ -126,6 +127,60 @@ def test_wrong_frontends_are_caught() -> None:
     )
     assert law_of(lambda: check_frontend(WORDS, [], broken=["scale 2"])) == "broken"
     assert law_of(lambda: check_frontend(WORDS, [], broken=["scale two"])) == "broken"  # a ValueError
+
+
+def _two(second: float = 1.0, most: float = 1e30) -> Frontend:
+    """Reads every text as (1e6 x, relu(x)), or wrongly: a factor at the second output, a clip of the first one."""
+
+    def load(source: str) -> PrimalGraph:
+        g = PrimalBuilder("two", "x", (1,))
+        large = g.mul(g.op("clip", g.input, min=-most, max=most), g.scalar(1e6))
+        return g.finish(g.op("concat", large, g.mul(g.op("relu", g.input), g.scalar(second)), axis=0))
+
+    return Frontend("two", "two", lambda source: True, load)
+
+
+TWO = Sample("two", "", lambda x: np.concatenate([x * np.float32(1e6), np.maximum(x, 0)], axis=1))
+
+
+def test_small_outputs_count_beside_large_ones() -> None:
+    check_frontend(_two(), [TWO])
+    wrong = _two(second=1.01)
+    assert law_of(lambda: check_frontend(wrong, [TWO]), sample=TWO, frontend=wrong) == "outputs"
+
+
+@pytest.mark.parametrize("most", [20.0, 255.0])
+def test_points_far_out_are_tried(most: float) -> None:
+    wrong = _two(most=most)
+    assert law_of(lambda: check_frontend(wrong, [TWO]), sample=TWO, frontend=wrong) == "outputs"
+
+
+def test_what_rounding_explains_is_let_pass() -> None:
+    """Far out float32 has no digits left of a sine, and none of this one's exponential at all."""
+
+    def load(source: str) -> PrimalGraph:
+        g = PrimalBuilder("ill", "x", (2,))
+        return g.finish(g.op("concat", g.op("sin", g.mul(g.input, g.scalar(3.3))), g.op("softplus", g.input), axis=0))
+
+    def function(x: Any) -> Any:
+        with np.errstate(over="ignore"):
+            return np.concatenate([np.sin(np.float32(3.3) * x), np.log1p(np.exp(x))], axis=1)
+
+    check_frontend(Frontend("ill", "ill", lambda source: True, load), [Sample("ill", "", function)])
+
+
+def test_gaps_of_samples_expire() -> None:
+    with pytest.raises(ValueError, match="nothing to check"):
+        check_frontend(WORDS, [])
+    gaps = {"typo:outputs": "off on purpose"}
+    for samples in ([SAMPLE], st.just(SAMPLE)):
+        with pytest.raises(ValueError, match=r"\['typo'\] are not among the samples.*, which are double"):
+            check_frontend(WORDS, samples, expected_failures=gaps, examples=3)
+        with pytest.raises(ConformanceError, match="'double:outputs' is declared"):
+            check_frontend(WORDS, samples, expected_failures={"double:outputs": "long mended"}, examples=3)
+    wrong = replace(WORDS, load=lambda source, bias=0.0: _load(source, bias + 0.01))
+    for samples in ([SAMPLE], st.just(SAMPLE)):
+        check_frontend(wrong, samples, expected_failures={"double:outputs": "off on purpose"}, examples=3)
 
 
 # -- branching --------------------------------------------------------------------------------------------------------
