@@ -160,11 +160,11 @@ def test_what_rounding_explains_is_let_pass() -> None:
 
     def load(source: str) -> PrimalGraph:
         g = PrimalBuilder("ill", "x", (2,))
-        return g.finish(g.op("concat", g.op("sin", g.mul(g.input, g.scalar(3.3))), g.op("softplus", g.input), axis=0))
+        return g.finish(g.op("concat", g.op("sin", g.mul(g.input, g.scalar(np.pi))), g.op("softplus", g.input), axis=0))
 
     def function(x: Any) -> Any:
         with np.errstate(over="ignore"):
-            return np.concatenate([np.sin(np.float32(3.3) * x), np.log1p(np.exp(x))], axis=1)
+            return np.concatenate([np.sin(np.float32(np.pi) * x), np.log1p(np.exp(x))], axis=1)
 
     check_frontend(Frontend("ill", "ill", lambda source: True, load), [Sample("ill", "", function)])
 
