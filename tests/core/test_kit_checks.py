@@ -251,6 +251,16 @@ def test_a_lowering_that_computes_wrongly_is_caught() -> None:
         check_lowering(_strategy("matmul"), METHOD, [PAIRS], ops=["linear"], examples=10, shrink=False)
 
 
+def test_a_lowering_that_differs_in_batches_is_caught() -> None:
+    from boundflow_core.executors.reference import NumpyBackend
+
+    alone = "as_numpy(array) * (1.001 if np.shape(array)[:1] == (1,) else 1.0)"
+    wrong = mutated(NumpyBackend.convert, "as_numpy(array)", alone)
+    with wrong, pytest.raises(ConformanceError, match="law 'batch'"):
+        gaps = {"linear:values": "regions alone"}
+        check_lowering(_strategy("matmul"), METHOD, [PAIRS], ops=["linear"], expected_failures=gaps, shrink=False)
+
+
 def _decompose_ends(b: Builder, inputs: Any, attrs: Any) -> tuple[Value, ...]:
     centre, radius = inputs
     return centre - radius, centre + radius
@@ -313,6 +323,16 @@ def test_kernels_are_compared_call_by_call(wrong: str) -> None:
     names = {"lowering": _ends(change), "method": METHOD, "domains": [BY_ENDS]}
     check = lambda: check_lowering(_ends(change), METHOD, [BY_ENDS], ops=["linear"], shrink=False)  # noqa: E731
     assert law_of(check, **names) == law
+
+
+def test_kernels_on_tensors_are_compared() -> None:
+    pytest.importorskip("torch")
+    check_lowering(replace(_ends(_right), executor="torch"), METHOD, [BY_ENDS], ops=["linear"], examples=5)
+    for law, change in (WRONG_KERNELS["swapped ends"], WRONG_KERNELS["written operands"]):
+        lowering = replace(_ends(change), executor="torch")
+        with pytest.raises(ConformanceError) as failure:
+            check_lowering(lowering, METHOD, [BY_ENDS], ops=["linear"], shrink=False)
+        assert failure.value.law == law
 
 
 def test_kernels_that_only_specification_rows_need_are_reached() -> None:

@@ -56,7 +56,7 @@ def check_lowering(
 
     Programs are for outputs and for specification rows. Each call of the strategy's kernel is compared with the
     decomposition on the same operands; of a strategy without a kernel, which its executor has the code of, only bounds
-    are compared: its operations one by one are what :func:`boundflow_core.testing.check_executor` is for.
+    are compared.
 
     Args:
         lowering: a strategy, or the name of a registered one. Its executor's plans are made with it among the others.
@@ -129,31 +129,30 @@ def _check(case: OpCase, subject: Subject, strategy: LoweringStrategy, gaps: Gap
         gaps.report(law, lambda: f"{head}\n\n{as_code(case, _call(subject, strategy))}")
 
     executor = _executor_with(_watched(strategy, report))
-    region = {"lower": case.lower, "upper": case.upper}
-    rows = {"C": case.rows, "offset": case.offset}
     for spec in (None, "shared" if len(case.rows) == 1 else "per region"):
-        inputs = region if spec is None else {**region, **rows}
-        want = subject.run(_interpreted(subject).compiled(case.graph, spec), inputs)
-        planned = _planned(case.graph, subject, executor, spec, stats)
-        tolerance = tolerance_of(case, subject.dtype, sample(case), want)
-        if spec is not None:
-            tolerance *= max(1.0, float(np.abs(case.rows).sum(axis=2).max()))
+        _check_bounds(case, subject, spec, _planned(case.graph, subject, executor, spec, stats), report)
 
-        def compare(law: str, got: Bounds, other: Bounds, what: str, tolerance: float = tolerance) -> None:
-            if not all(
-                np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True) for a, b in zip(got, other, strict=True)
-            ):
-                report(law, f"{what}: {[end.tolist() for end in got]} and {[end.tolist() for end in other]}")
 
-        got = subject.run(planned, inputs)
-        of = "bounds" if spec is None else "bounds of specification rows"
-        compare("values", got, want, f"{of} differ from those of the reference interpreter")
-        for i in range(len(case.lower)):
-            alone = {name: array if len(array) == 1 else array[i : i + 1] for name, array in inputs.items()}
-            part = (got[0][i : i + 1], got[1][i : i + 1])
-            compare(
-                "batch", subject.run(planned, alone), part, f"{of} of region {i} alone differ from those in a batch"
-            )
+def _check_bounds(case: OpCase, subject: Subject, spec: str | None, planned: Run, report: Report) -> None:
+    """Compares bounds of a planned run with the interpreter's, and those of single regions with a batch's."""
+    inputs, of = {"lower": case.lower, "upper": case.upper}, "bounds"
+    if spec is not None:
+        inputs, of = {**inputs, "C": case.rows, "offset": case.offset}, "bounds of specification rows"
+    want = subject.run(_interpreted(subject).compiled(case.graph, spec), inputs)
+    tolerance = tolerance_of(case, subject.dtype, sample(case), want)
+    if spec is not None:
+        tolerance *= max(1.0, float(np.abs(case.rows).sum(axis=2).max()))
+
+    def compare(law: str, got: Bounds, other: Bounds, what: str) -> None:
+        if not all(np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True) for a, b in zip(got, other, strict=True)):
+            report(law, f"{of} {what}: {[end.tolist() for end in got]} and {[end.tolist() for end in other]}")
+
+    got = subject.run(planned, inputs)
+    compare("values", got, want, "differ from those of the reference interpreter")
+    for i in range(len(case.lower)):
+        alone = {name: array if len(array) == 1 else array[i : i + 1] for name, array in inputs.items()}
+        part = (got[0][i : i + 1], got[1][i : i + 1])
+        compare("batch", subject.run(planned, alone), part, f"of region {i} alone differ from those in a batch")
 
 
 def _executor_with(strategy: LoweringStrategy) -> Executor:
