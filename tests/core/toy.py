@@ -16,7 +16,7 @@ from boundflow_core.ir.constants import Constant, frozen
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder
 from boundflow_core.ir.program import Value
-from boundflow_core.ir.types import DType
+from boundflow_core.ir.types import DType, size
 from boundflow_core.plugins import Registry
 from boundflow_core.walk import forward_states
 
@@ -48,7 +48,7 @@ def _emit(context: MethodContext) -> Pair:
     if context.spec is None:
         return lower, upper
     rows, offset = context.spec.C, context.spec.offset
-    batch, n = lower.shape
+    batch, n = lower.shape[0], size(lower.shape[1:])
     positive, negative = b.maximum(rows, 0.0), b.minimum(rows, 0.0)
     low, high = b.reshape(lower, (batch, n, 1)), b.reshape(upper, (batch, n, 1))
     bounds = b.matmul(positive, low) + b.matmul(negative, high), b.matmul(positive, high) + b.matmul(negative, low)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,8 @@ import boundflow_core as bf
 from boundflow_core.errors import LoadError, UnsupportedOpError
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.primal_builder import PrimalBuilder
+from boundflow_core.plugins import registry
+from boundflow_core.testing import ConformanceError, check_lowering, mutated
 
 Plug = Callable[[str], ModuleType]
 LINES = 60
@@ -52,6 +55,25 @@ def test_a_lowering_in_numpy(plug: Plug) -> None:
     same(run(REGION), expected)
     assert run.plan.lowering.counts["numpy-pair"] == 2
     assert not run.plan.lowering.fallbacks
+
+
+def test_bounds_of_a_lowering_are_not_compared_with_its_own(plug: Plug) -> None:
+    """Methods of several programs have no interpreter, and the registered lowering would serve both sides."""
+    pytest.importorskip("boundflow_crown")
+    example = plug("numpy_lowering")
+    wrong = mutated(example.kernel, "return centre - radius", "return centre - radius - 1")
+    gaps = {"relu:outputs": "on purpose"}
+    with wrong, pytest.raises(ConformanceError, match="law 'values'"):
+        check_lowering("numpy-pair", "crown", ops=["relu"], expected_failures=gaps, shrink=False)
+
+
+def test_a_lowering_that_is_handed_in_is_the_one_that_is_checked(plug: Plug) -> None:
+    plug("numpy_lowering")
+    registered = registry().lowering("numpy-pair")
+    check_lowering(registered, "ibp", ops=["linear"], examples=3)
+    changed = replace(registered, kernel=lambda op: lambda lower, upper, *weights: (lower, upper))
+    with pytest.raises(ConformanceError):
+        check_lowering(changed, "ibp", ops=["linear"], examples=3, shrink=False)
 
 
 def squareplus(x: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from boundflow_core.ir.types import Attrs, DType, SymDim, concrete_shape, format
 if TYPE_CHECKING:
     from boundflow_core.ir.primal_ops import PrimalOp
 
-__all__ = ["bind_symbols", "evaluate", "evaluate_op"]
+__all__ = ["bind_symbols", "call_op", "evaluate", "evaluate_op"]
 
 Array = NDArray[Any]
 
@@ -61,16 +61,17 @@ def evaluate(program: BoundProgram, inputs: Mapping[str, Array]) -> dict[str, Ar
         values[value] = np.asarray(inputs[value.name], dtype=value.type.dtype.numpy)
     for value, constant in bound.constants.items():
         values[value] = np.asarray(constant.numpy(), dtype=value.type.dtype.numpy)
-    with np.errstate(all="ignore"):
-        for op in bound.ops:
-            results = _run(op, [values[value] for value in op.inputs])
-            values.update(zip(op.outputs, results, strict=True))
+    for op in bound.ops:
+        results = call_op(op, [values[value] for value in op.inputs])
+        values.update(zip(op.outputs, results, strict=True))
     return {name: values[value] for name, value in bound.outputs.items()}
 
 
-def _run(op: Op, arrays: Sequence[Array]) -> Sequence[Array]:
+def call_op(op: Op, arrays: Sequence[Array]) -> Sequence[Array]:
+    """The results of one operation of a program that is bound to sizes; of a composite those of its decomposition."""
     if not isinstance(op.spec, Composite):
-        return [op.spec.reference(arrays, op.attrs)]
+        with np.errstate(all="ignore"):
+            return [op.spec.reference(arrays, op.attrs)]
     parts = decomposition(op)
     results = evaluate(parts, {f"x{i}": array for i, array in enumerate(arrays)})
     return [results[f"y{i}"] for i in range(len(op.outputs))]

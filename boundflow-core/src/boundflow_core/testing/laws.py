@@ -11,7 +11,7 @@ from hypothesis.strategies import SearchStrategy
 
 from boundflow_core.errors import UnsupportedOpError
 
-__all__ = ["ConformanceError", "Gaps", "declared", "drive"]
+__all__ = ["ConformanceError", "Gaps", "check_subjects", "declared", "drive"]
 
 T = TypeVar("T")
 
@@ -61,24 +61,16 @@ class Gaps:
                 raise ConformanceError("expected failure", f"{name!r} {what}")
 
 
-def declared(
-    subject: str, expected_failures: Mapping[str, str], laws: Iterable[str] = (), subjects: Iterable[str] | None = None
-) -> Gaps:
+def declared(subject: str, expected_failures: Mapping[str, str], laws: Iterable[str] = ()) -> Gaps:
     """The gaps of ``subject`` among ``expected_failures``, whose keys are "SUBJECT" or "SUBJECT:LAW".
 
-    Args:
-        laws: names of all laws.
-        subjects: names of all subjects; None: they are not checked.
-
     Raises:
-        ValueError: a law or a subject that there is not, or a gap without a reason.
+        ValueError: a law that there is not, or a gap without a reason.
     """
     known = tuple(laws)
     reasons = {}
     for key, reason in expected_failures.items():
         name, _, law = key.partition(":")
-        if subjects is not None and name not in subjects:
-            raise ValueError(f"expected_failures: {key!r} names nothing that this check knows")
         if law and law not in known:
             raise ValueError(f"expected_failures: {key!r} names no law of this check; they are {', '.join(known)}")
         if not isinstance(reason, str) or not reason.strip():
@@ -86,6 +78,18 @@ def declared(
         if name == subject:
             reasons[law] = reason
     return Gaps(subject, reasons)
+
+
+def check_subjects(expected_failures: Mapping[str, str], known: Iterable[str], what: str) -> None:
+    """Raises ValueError where a gap is declared of something that is not checked, and so would never expire.
+
+    Args:
+        known: what is checked.
+        what: what these are, in words.
+    """
+    names = sorted(known)
+    if unknown := sorted({key.partition(":")[0] for key in expected_failures} - set(names)):
+        raise ValueError(f"expected_failures: {unknown} are not among the {what}, which are {', '.join(names)}")
 
 
 def drive(

@@ -14,7 +14,7 @@ from boundflow_core.ir.types import DType
 from boundflow_core.plugins import registry
 from boundflow_core.testing.case import OpCase
 from boundflow_core.testing.checks import LAWS, Expectations, check_laws
-from boundflow_core.testing.laws import declared, drive
+from boundflow_core.testing.laws import check_subjects, declared, drive
 from boundflow_core.testing.operators import PLANS, kinds
 from boundflow_core.testing.operators import cases as drawn_cases
 from boundflow_core.testing.subject import Subject, executor_of, make_subject
@@ -79,7 +79,8 @@ def check_op_rule(
         ValueError: nothing would be checked, or a gap names no operator.
     """
     name = op if isinstance(op, str) else op.name
-    gaps = declared(name, expected_failures or {}, LAWS, {name, *PRIMAL_OPS})
+    check_subjects(expected_failures or {}, {name, *PRIMAL_OPS}, "operators")
+    gaps = declared(name, expected_failures or {}, LAWS)
     for subject, count in _subjects(method, domains, executors, [DType(d) for d in dtypes], options, examples):
 
         def run(case: OpCase, subject: Subject = subject) -> None:
