@@ -126,6 +126,60 @@ def test_everything_else_goes_on(broken: Path) -> None:
     assert "method 'copied' is brought by plugin 'zz-author' of zz-author and by plugin 'zz-zcopycat'" in done.stderr
 
 
+FAILING = """
+import click
+
+from boundflow_core.extension import Command, Executor, Frontend
+from boundflow_core.plugins import hookimpl
+
+BOUNDFLOW_API = (1, 0)
+
+
+def fails(*_):
+    raise ZeroDivisionError("nobody expects this")
+
+
+@hookimpl
+def boundflow_register_executors():
+    return [Executor("zz-executor", "", 99, fails, fails, fails)]
+
+
+@hookimpl
+def boundflow_register_frontends():
+    return [Frontend("zz-frontend", "", fails, fails, suffixes=(".zz",))]
+
+
+@hookimpl
+def boundflow_register_commands():
+    return [
+        Command("zz-unloadable", "", fails),
+        Command("zz-none", "", lambda: None),
+        Command("zz-fails", "", lambda: click.Command("zz-fails", callback=fails)),
+    ]
+"""
+
+
+def test_code_of_a_plugin_that_fails_later_is_told_from_a_bug_of_the_host(tmp_path: Path) -> None:
+    plugin(tmp_path, "zz-dist", "zz-failing", "zz_failing", FAILING)
+    tmp_path.joinpath("net.zz").touch()
+    whose = "boundflow: error: plugin 'zz-failing' of zz-dist failed at zz_failing.py:11; this is a bug of that plugin"
+    for command in (["zz-unloadable"], ["zz-fails"], ["inspect", str(tmp_path / "net.zz")], ["inspect", "net"]):
+        done = run(tmp_path, *command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(whose) and done.stderr.count("\n") == 1
+        assert done.stderr.endswith("ZeroDivisionError: nobody expects this\n")
+    done = run(tmp_path, "zz-none")
+    assert done.returncode == 2
+    assert "command 'zz-none' of plugin 'zz-failing' (zz-dist) loads NoneType instead of a click command" in done.stderr
+
+
+def test_an_executor_that_cannot_tell_whether_it_works_is_shown_and_not_used(tmp_path: Path) -> None:
+    plugin(tmp_path, "zz-dist", "zz-failing", "zz_failing", FAILING)
+    reason = "its check raised ZeroDivisionError: nobody expects this"
+    assert records(tmp_path)["zz-dist"][0]["unavailable"] == {"zz-executor": reason}
+    assert "zz-executor" in run(tmp_path, "plugins").stdout
+
+
 def test_strict_stops_at_the_first(broken: Path) -> None:
     done = run(broken, "plugins", BOUNDFLOW_STRICT_PLUGINS="1")
     assert (done.returncode, done.stdout) == (2, "")

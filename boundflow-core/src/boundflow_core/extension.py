@@ -40,6 +40,8 @@ __all__ = [
     "RuleContext",
     "SpecRows",
     "TYPICAL_SIZE",
+    "operators_of",
+    "why_unavailable",
 ]
 
 
@@ -340,6 +342,14 @@ class Command:
     name: str
     doc: str
     load: Callable[[], click.Command]
+
+
+def why_unavailable(item: Executor | LoweringStrategy) -> str | None:
+    """Why it cannot be used here, or None where it can. One whose own check fails cannot: the others go on."""
+    try:
+        return item.unavailable()
+    except Exception as error:
+        return f"its check raised {type(error).__name__}: {error}"
 
 
 def operators_of(domains: Sequence[Domain]) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
-from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass
+from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass, why_unavailable
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
 from boundflow_core.planner.cost import known_values
@@ -57,7 +57,7 @@ def make_plan(
     strategies = [
         strategy
         for strategy in executor.strategies
-        if strategy.unavailable() is None and not (differentiable and strategy.kernel is not None)
+        if why_unavailable(strategy) is None and not (differentiable and strategy.kernel is not None)
     ]
     asked = [strategy for strategy in strategies if lowering in (None, strategy.name)]
     program = run_passes(program, passes, "program")

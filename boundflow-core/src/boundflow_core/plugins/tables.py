@@ -91,6 +91,10 @@ class Registry:
         cache.observers += tuple(one for one in self.cache_observers if one not in cache.observers)
         return cache
 
+    def bringer(self, kind: str, name: str) -> PluginRecord | None:
+        """The active plugin that brings ``name`` by the hook ``boundflow_register_`` and ``kind``."""
+        return next((one for one in self.records if one.active and name in one.brings.get(kind, ())), None)
+
     def domain(self, name: str) -> Domain:
         """The domain of this name. Raises UnknownNameError, as the other look-ups do."""
         return self._get("domain", self.domains, name)
@@ -149,8 +153,7 @@ class Registry:
     def _taker(self, source: Any) -> Frontend | None:
         """The frontend that accepts ``source``: core's own, else the only one, as no plugin comes before another."""
         takers = [frontend for frontend in self.frontends.values() if frontend.accepts(source)]
-        core = self.records[0].brings.get("frontends", ()) if self.records else ()
-        if len(takers) > 1 and takers[0].name not in core:
+        if len(takers) > 1 and self.bringer("frontends", takers[0].name) != self.records[0]:
             names = " and ".join(repr(one.name) for one in takers)
             raise PluginError(
                 f"frontends {names} all accept an object of type {type(source).__qualname__}; uninstall all but one, "
