@@ -180,6 +180,14 @@ def test_an_executor_that_cannot_tell_whether_it_works_is_shown_and_not_used(tmp
     assert "zz-executor" in run(tmp_path, "plugins").stdout
 
 
+def test_what_a_plugin_prints_is_kept_out_of_answers(tmp_path: Path) -> None:
+    text = GOOD.format(name="fine").replace("    return [", "    print('in a hook')\n    return [")
+    plugin(tmp_path, "zz-loud", "zz-loud", "zz_loud", "print('at import')\n" + text)
+    done = run(tmp_path, "plugins", "--json")
+    assert "zz-loud" in {one["distribution"] for one in json.loads(done.stdout)["plugins"]}
+    assert done.stderr == "at import\nin a hook\n"
+
+
 def test_strict_stops_at_the_first(broken: Path) -> None:
     done = run(broken, "plugins", BOUNDFLOW_STRICT_PLUGINS="1")
     assert (done.returncode, done.stdout) == (2, "")

@@ -24,6 +24,7 @@ it *returns* what the plugin brings and changes nothing. All of it is put into r
 bounds are computed; where nobody implements them, nothing is called.
 
 Keep the module light: ``boundflow --help`` imports it. Import heavy packages inside of the functions that you return.
+What it prints while it is imported goes to stderr.
 
 A plugin that cannot be imported, raises, returns something else than it should, or brings what core or another plugin
 brings, is left out as a whole; of two plugins with one name both. The host goes on without them, and

@@ -6,10 +6,12 @@ Each step is a function of what it is given; only the last lines of this file re
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,14 +169,18 @@ def _left_out(candidate: Candidate, status: Status, reason: str, api: tuple[int,
 
 
 def _read(candidate: Candidate) -> Reading:
-    """Import one plugin and call its hooks. Whatever it raises becomes the reason in its record."""
+    """Import one plugin and call its hooks. Whatever it raises becomes the reason in its record.
+
+    What it prints goes to stderr: stdout belongs to the answers of commands.
+    """
     api: tuple[int, int] | None = None
     try:
-        plugin = candidate.load()
-        api, problem = check_api(plugin)
-        if problem:
-            return _left_out(candidate, Status.INCOMPATIBLE, problem, api)
-        contribution = collect(plugin)
+        with redirect_stdout(sys.stderr):
+            plugin = candidate.load()
+            api, problem = check_api(plugin)
+            if problem:
+                return _left_out(candidate, Status.INCOMPATIBLE, problem, api)
+            contribution = collect(plugin)
         twice = repeated(contribution)
         if twice:
             raise PluginError(f"it brings {describe(twice[0])} twice")
