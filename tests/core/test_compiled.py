@@ -181,3 +181,11 @@ def test_what_a_recipe_gives_is_checked(results, words):
 def test_a_recipe_is_a_recipe():
     with pytest.raises(PluginError, match="must give a Recipe, not NoneType"):
         bounded_by(Method("bad", "", ("toy",), recipe=lambda workshop: None))
+
+
+def test_a_method_that_names_no_domain_needs_no_rule():
+    def emitted(c):
+        total = c.b.reduce_sum(c.lower, (1,), keepdims=True)
+        return total, total + 1.0
+
+    assert bounded_by(Method("free", "", (), emit=emitted)).upper.tolist() == [[1.0]] * 3

@@ -162,7 +162,7 @@ class Method:
     """A recipe over domains: writes the program, or the programs, that bound a network.
 
     Attributes:
-        domains: the domains whose rules it uses.
+        domains: the domains whose rules it uses; with none, it takes every network as it is.
         emit: for a method of one program: ``emit(context) -> (lower, upper)``, values [B, S] with specification rows,
             [B, *output] without.
         recipe: for a method of several programs: ``recipe(workshop) -> Recipe``, see :mod:`boundflow_core.workshop`.
@@ -353,6 +353,5 @@ def why_unavailable(item: Executor | LoweringStrategy) -> str | None:
 
 
 def operators_of(domains: Sequence[Domain]) -> frozenset[str]:
-    """Operators for which every one of ``domains`` has a rule."""
-    sets = [frozenset(domain.rules) for domain in domains]
-    return frozenset.intersection(*sets) if sets else frozenset()
+    """Operators for which every one of ``domains``, of which there is one at least, has a rule."""
+    return frozenset.intersection(*(frozenset(domain.rules) for domain in domains))

@@ -181,7 +181,7 @@ def make_workshop(
     """
     used = [domains[name] for name in method.domains]
     names = " and ".join(repr(domain.name) for domain in used)
-    legal = legalize(graph, operators_of(used), f"domain {names}")
+    legal = legalize(graph, operators_of(used), f"domain {names}") if used else graph
     rules = {domain.name: domain.rules for domain in used}
     return Workshop(legal, rules, dtype, spec, options, ball, planning, stats or RunStats())
 

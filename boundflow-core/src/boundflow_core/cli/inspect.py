@@ -78,6 +78,8 @@ def support(graph: PrimalGraph, method: Method, plugins: Registry) -> Support:
     absent = [name for name in method.domains if name not in plugins.domains]
     if absent:
         return Support(method.name, method.doc, {}, f"no plugin brings domain {absent[0]!r}")
+    if not method.domains:
+        return Support(method.name, method.doc, {})
     operators = operators_of([plugins.domains[name] for name in method.domains])
     missing: dict[str, tuple[str, ...]] = {}
     for node in unsupported(graph, operators):
