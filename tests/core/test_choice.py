@@ -13,7 +13,7 @@ from boundflow_core import compiled as compiled_module
 from boundflow_core.compiled import CompiledBounds, CompileOptions
 from boundflow_core.errors import OptionError, UnknownNameError
 from boundflow_core.executors.rates import REFERENCE as RATES
-from boundflow_core.extension import LoweringStrategy
+from boundflow_core.extension import LoweringStrategy, why_unavailable
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.planner.cost import Cost, Rates, arithmetic, moved, running_ops, step_seconds
@@ -179,6 +179,15 @@ def test_an_executor_whose_check_fails_is_left_alone():
     assert [one.name for one in candidates(registry, "auto", differentiable=False).executors] == ["reference"]
     with pytest.raises(OptionError, match="its check raised ZeroDivisionError: of the check itself"):
         candidates(registry, "bad", differentiable=False)
+
+
+def test_whatever_a_check_gives_is_text_or_nothing():
+    def leaves():
+        raise SystemExit(3)
+
+    assert why_unavailable(executor("bad", unavailable=leaves)) == "its check raised SystemExit: 3"
+    for given, expected in ((ValueError("no GPU"), "no GPU"), ("", None), (None, None), (False, None)):
+        assert why_unavailable(executor("odd", unavailable=lambda given=given: given)) == expected
 
 
 def test_a_strategy_whose_check_fails_is_left_alone():

@@ -347,9 +347,10 @@ class Command:
 def why_unavailable(item: Executor | LoweringStrategy) -> str | None:
     """Why it cannot be used here, or None where it can. One whose own check fails cannot: the others go on."""
     try:
-        return item.unavailable()
-    except Exception as error:
+        reason = item.unavailable()
+    except (Exception, SystemExit) as error:
         return f"its check raised {type(error).__name__}: {error}"
+    return str(reason) if reason else None  # a plugin may give anything, and JSON takes text
 
 
 def operators_of(domains: Sequence[Domain]) -> frozenset[str]:
