@@ -170,7 +170,7 @@ def test_code_of_a_plugin_that_fails_later_is_told_from_a_bug_of_the_host(tmp_pa
         assert done.stderr.endswith("ZeroDivisionError: nobody expects this\n")
     done = run(tmp_path, "zz-none")
     assert done.returncode == 2
-    assert "command 'zz-none' of plugin 'zz-failing' (zz-dist) loads NoneType instead of a click command" in done.stderr
+    assert "command 'zz-none' of plugin 'zz-failing' (zz-dist) must give a Command, not NoneType" in done.stderr
 
 
 def test_an_executor_that_cannot_tell_whether_it_works_is_shown_and_not_used(tmp_path: Path) -> None:

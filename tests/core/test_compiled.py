@@ -179,7 +179,7 @@ def test_what_a_recipe_gives_is_checked(results, words):
 
 
 def test_a_recipe_is_a_recipe():
-    with pytest.raises(PluginError, match="must give a Recipe, not NoneType"):
+    with pytest.raises(PluginError, match=r"method 'bad' \(in .*\) must give a Recipe, not NoneType"):
         bounded_by(Method("bad", "", ("toy",), recipe=lambda workshop: None))
 
 

@@ -110,6 +110,12 @@ def test_a_name_that_is_among_those_installed_is_refused(capsys: pytest.CaptureF
     assert "'torch' is among the frontends that are installed" in capsys.readouterr().err
 
 
+def test_a_mere_folder_of_the_name_is_no_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.joinpath("octagon").mkdir()
+    monkeypatch.syspath_prepend(here)
+    assert main(["new-plugin", "octagon", "--kind", "domain", "--folder", "other"]) == 0
+
+
 def test_an_operator_that_exists_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,12 +6,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from importlib_metadata import EntryPoint
 
+import boundflow_core as bf
 from boundflow_core.errors import BoundFlowError, PluginError, UnknownNameError
 from boundflow_core.extension import (
     Branching,
@@ -534,6 +536,21 @@ def test_an_object_that_several_plugins_accept_is_loaded_by_none_of_them() -> No
     with pytest.raises(PluginError, match=r"frontends 'x' and 'y' all accept .* dict; .*BOUNDFLOW_DISABLE_PLUGINS"):
         made(*both).frontend_for({})
     assert made(*both, BOUNDFLOW_DISABLE_PLUGINS="a").frontend_for({}).name == "y"
+
+
+def test_what_readers_give_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frontend, reader = Frontend("f", "", nothing, nothing, (".x",)), PropertyReader("p", "", (".x",), nothing)
+    registry = made(plugin("a", frontends=[frontend], property_readers=[reader]))
+    monkeypatch.setattr("boundflow_core.api.registry", lambda: registry)
+    path = tmp_path / "file.x"
+    path.touch()
+    for read, words in (
+        (bf.load, "frontend 'f' of plugin 'a' (dist-a) must give a PrimalGraph, not NoneType"),
+        (bf.read_property, "property reader 'p' of plugin 'a' (dist-a) must give a Property, not NoneType"),
+    ):
+        with pytest.raises(PluginError) as caught:
+            read(path)
+        assert str(caught.value) == words
 
 
 # -- the one of this process ------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from boundflow_core.errors import PluginError
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Op, Value
@@ -40,9 +41,13 @@ __all__ = [
     "RuleContext",
     "SpecRows",
     "TYPICAL_SIZE",
+    "expect",
     "operators_of",
     "why_unavailable",
 ]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -342,6 +347,17 @@ class Command:
     name: str
     doc: str
     load: Callable[[], click.Command]
+
+
+def expect(who: str, given: Any, expected: type[T]) -> T:
+    """``given``, which code of a plugin returned, if it is of the type that it should be.
+
+    Raises:
+        PluginError: it is not; ``who`` returned it.
+    """
+    if not isinstance(given, expected):
+        raise PluginError(f"{who} must give a {expected.__name__}, not {type(given).__name__}")
+    return given
 
 
 def why_unavailable(item: Executor | LoweringStrategy) -> str | None:

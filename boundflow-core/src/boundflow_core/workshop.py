@@ -21,6 +21,7 @@ from boundflow_core.extension import (
     RegionValues,
     Rule,
     SpecRows,
+    expect,
     operators_of,
 )
 from boundflow_core.ir.builder import Builder
@@ -245,10 +246,7 @@ def recipe_of(method: Method, workshop: Workshop) -> Recipe:
         PluginError: the method gives something else.
     """
     if method.recipe is not None:
-        recipe = method.recipe(workshop)
-        if not isinstance(recipe, Recipe):
-            raise PluginError(f"{_who(method)} must give a Recipe, not {type(recipe).__name__}")
-        return recipe
+        return expect(_who(method), method.recipe(workshop), Recipe)
     main = workshop.runner(method.name, lambda b: emit_bounds(workshop, method, b))
     return Recipe(main, lambda inputs, progress: main(inputs, progress))
 

@@ -13,12 +13,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import click
 
 from boundflow_core import __version__
 from boundflow_core.errors import BoundFlowError, PluginError, UnknownNameError
+from boundflow_core.extension import expect
 from boundflow_core.plugins import registry
 from boundflow_core.plugins.blame import culprit
 
@@ -43,14 +43,10 @@ class RegisteredCommands(click.Group):
         except UnknownNameError as error:
             raise click.UsageError(str(error), ctx) from error
         try:
-            loaded: Any = command.load()
+            loaded = command.load()
         except ImportError as error:
             raise PluginError(f"command {cmd_name!r} cannot be loaded: {error}") from error
-        if not isinstance(loaded, click.Command):
-            bringer = registry().bringer("commands", cmd_name)
-            whose = f" of plugin {bringer.name!r} ({bringer.distribution})" if bringer else ""
-            raise PluginError(f"command {cmd_name!r}{whose} loads {type(loaded).__name__} instead of a click command")
-        return loaded
+        return expect(registry().who("commands", command), loaded, click.Command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click's own, but from the registry's one-liners, so that help imports no subcommand."""

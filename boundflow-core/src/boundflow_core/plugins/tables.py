@@ -95,6 +95,12 @@ class Registry:
         """The active plugin that brings ``name`` by the hook ``boundflow_register_`` and ``kind``."""
         return next((one for one in self.records if one.active and name in one.brings.get(kind, ())), None)
 
+    def who(self, kind: str, item: Frontend | PropertyReader | Command) -> str:
+        """``item`` of a table and the plugin that brings it, for messages: "frontend 'x' of plugin 'y' (z)"."""
+        bringer = self.bringer(kind, item.name)
+        whose = f" of plugin {bringer.name!r} ({bringer.distribution})" if bringer else ""
+        return f"{kind.removesuffix('s').replace('_', ' ')} {item.name!r}{whose}"
+
     def domain(self, name: str) -> Domain:
         """The domain of this name. Raises UnknownNameError, as the other look-ups do."""
         return self._get("domain", self.domains, name)
