@@ -384,6 +384,9 @@ def test_three_contenders_are_all_left_out_and_named() -> None:
     registry = made(*(plugin(name, methods=[method("m")]) for name in "abc"))
     assert not registry.methods
     assert all(f"dist-{name}" in record(registry, "b").reason for name in "abc")
+    assert record(registry, "b").reason.endswith(
+        "=a,b or BOUNDFLOW_DISABLE_PLUGINS=a,c or BOUNDFLOW_DISABLE_PLUGINS=b,c"
+    )
 
 
 def test_whoever_is_left_out_for_another_reason_contends_for_nothing() -> None:

@@ -41,9 +41,6 @@ __all__ = [
     "RuleContext",
     "SpecRows",
     "TYPICAL_SIZE",
-    "expect",
-    "operators_of",
-    "why_unavailable",
 ]
 
 

@@ -270,8 +270,9 @@ def _contended(readings: Sequence[Reading]) -> Reasons:
 
 
 def _nobodys(claim: Claim, contenders: Sequence[PluginRecord]) -> str:
-    ways = " or ".join(f"BOUNDFLOW_DISABLE_PLUGINS={one.name}" for one in contenders)
-    return f"{_clash(claim, *contenders)}, so none of them is used; uninstall one, or set {ways}"
+    others = [",".join(one.name for one in contenders if one is not kept) for kept in reversed(contenders)]
+    ways = " or ".join(f"BOUNDFLOW_DISABLE_PLUGINS={names}" for names in others)
+    return f"{_clash(claim, *contenders)}, so none of them is used; uninstall all but one, or set {ways}"
 
 
 def _taken_from_domains(readings: Sequence[Reading]) -> Reasons:
@@ -297,12 +298,12 @@ def note_unused(readings: Sequence[Reading]) -> tuple[Reading, ...]:
 
     def notes(part: Contribution) -> tuple[str, ...]:
         rules = [
-            f"unused: rule {r.domain}.{r.op}, as no plugin brings domain {r.domain!r}"
+            f"unused: rule {r.domain}.{r.op}, as no active plugin brings domain {r.domain!r}"
             for r in part.op_rules
             if r.domain not in domains
         ]
         methods = [
-            f"unusable: method {method.name}, as no plugin brings domain {name!r}"
+            f"unusable: method {method.name}, as no active plugin brings domain {name!r}"
             for method in part.methods
             for name in method.domains
             if name not in domains
