@@ -162,7 +162,9 @@ def boundflow_register_commands():
 def test_code_of_a_plugin_that_fails_later_is_told_from_a_bug_of_the_host(tmp_path: Path) -> None:
     plugin(tmp_path, "zz-dist", "zz-failing", "zz_failing", FAILING)
     tmp_path.joinpath("net.zz").touch()
-    whose = "boundflow: error: plugin 'zz-failing' of zz-dist failed at zz_failing.py:11; this is a bug of that plugin"
+    whose = (
+        "boundflow: error: plugin 'zz-failing' of zz-dist failed at zz_failing.py:11; this looks like a bug of that pl"
+    )
     for command in (["zz-unloadable"], ["zz-fails"], ["inspect", str(tmp_path / "net.zz")], ["inspect", "net"]):
         done = run(tmp_path, *command)
         assert (done.returncode, done.stdout) == (1, "")

@@ -435,6 +435,16 @@ def test_disabled_plugins_are_not_even_imported() -> None:
     assert list(registry.methods) == []
 
 
+def test_asking_for_a_contended_suffix_names_the_contenders() -> None:
+    frontends = {name: Frontend(name, "", nothing, nothing, (".x",)) for name in "fg"}
+    readers = {name: PropertyReader(name, "", (".p",), nothing) for name in "fg"}
+    registry = made(*(plugin(n, frontends=[frontends[n]], property_readers=[readers[n]]) for n in "fg"))
+    assert record(registry, "f").brings["suffixes"] == (".x", ".p")
+    for ask in (lambda: registry.frontend_for("net.x"), lambda: registry.property_reader_for("spec.p")):
+        with pytest.raises(UnknownNameError, match=r"by plugin 'f' of dist-f and by plugin 'g' of dist-g.*DISABLE"):
+            ask()
+
+
 def test_disabling_one_resolves_a_conflict() -> None:
     points = [plugin("a", methods=[method("m")]), plugin("b", methods=[method("m")])]
     assert [one.status for one in made(*points, BOUNDFLOW_DISABLE_PLUGINS="a").records[1:]] == ["disabled", "active"]

@@ -113,7 +113,7 @@ def whose_bug(error: Exception) -> str:
     if found is None:
         return "this is a bug in BoundFlow"
     plugin, place = found
-    return f"plugin {plugin.name!r} of {plugin.distribution} failed at {place}; this is a bug of that plugin"
+    return f"plugin {plugin.name!r} of {plugin.distribution} failed at {place}; this looks like a bug of that plugin"
 
 
 def take_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:

@@ -276,12 +276,15 @@ def repeated(contribution: Contribution) -> tuple[Claim, ...]:
 
 
 def brought(contribution: Contribution) -> Mapping[str, tuple[str, ...]]:
-    """Names by kind, in the order of the hooks, without empty kinds: for records."""
+    """Names by kind, in the order of the hooks, and suffixes of files that are read; no empty kinds: for records."""
     names = {
         kind: tuple(_key(item)[1] for item in getattr(contribution, kind))
         for kind in TYPES
         if getattr(contribution, kind)
     }
+    readers: tuple[Frontend | PropertyReader, ...] = (*contribution.frontends, *contribution.property_readers)
+    if suffixes := tuple(suffix for reader in readers for suffix in reader.suffixes):
+        names["suffixes"] = suffixes
     if hooks := tuple(name for name, field in CACHE_HOOKS.items() if getattr(contribution, field)):
         names["cache_hooks"] = hooks
     return MappingProxyType(names)

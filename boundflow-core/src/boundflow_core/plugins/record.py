@@ -35,7 +35,8 @@ class PluginRecord:
         status: only an active plugin brings anything.
         reason: why it is not active; empty if it is.
         module: what its entry point names.
-        brings: names by kind ("methods": ("ibp",)); of a plugin that is not active what is known of it.
+        brings: names by kind ("methods": ("ibp",)), and "suffixes" of files that it reads; of a plugin that is not
+            active what is known of it.
         notes: what an active plugin brings in vain, such as a rule for a domain that nobody brings.
     """
 

@@ -159,7 +159,7 @@ class Registry:
     def _taker(self, source: Any) -> Frontend | None:
         """The frontend that accepts ``source``: core's own, else the only one, as no plugin comes before another."""
         takers = [frontend for frontend in self.frontends.values() if frontend.accepts(source)]
-        if len(takers) > 1 and self.bringer("frontends", takers[0].name) != self.records[0]:
+        if len(takers) > 1 and (self.bringer("frontends", takers[0].name),) != self.records[:1]:
             names = " and ".join(repr(one.name) for one in takers)
             raise PluginError(
                 f"frontends {names} all accept an object of type {type(source).__qualname__}; uninstall all but one, "
@@ -198,7 +198,7 @@ class Registry:
             "branching heuristic": "branching",
         }.get(kind, kind + "s")
         for record in self.records:
-            if not record.active and name in record.brings.get(plural, ()):
+            if not record.active and name in (*record.brings.get(plural, ()), *record.brings.get("suffixes", ())):
                 return [f"{record.distribution} brings it, but is {record.status}: {record.reason}"]
         distribution = KNOWN_DISTRIBUTIONS.get((kind, name))
         if distribution is None:
