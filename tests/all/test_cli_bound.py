@@ -282,6 +282,7 @@ def test_inspect_names_the_nodes_without_a_rule(cnn: str) -> None:
     assert all(name in verdict(found) for name in found.missing["relu"])
     absent = support(graph, Method("m", "", ("d", "gone"), print), plugins)
     assert not absent.supported and "'gone'" in verdict(absent)
+    assert support(graph, Method("m", "", (), print), plugins).supported
 
 
 # -- benchmarks -------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_the_example_passes_the_kit(run: Run, kind: str) -> None:
     assert record["status"] == "active"
     assert record["brings"]
     assert not record["notes"]
-    run("pytest", "-q", "-p", "no:cacheprovider", f"{name}/tests/test_kit.py")
+    run("pytest", "-q", "-p", "no:cacheprovider", f"{name}/tests/test_active.py", f"{name}/tests/test_kit.py")
     done = run("pytest", "-q", "-p", "no:cacheprovider", f"{name}/tests/test_to_do.py", code=1)
     assert f"src/boundflow_my_{kind}/" in done.stdout
     assert "TODO" not in done.stdout  # what is said is what to do

@@ -77,7 +77,8 @@ def broken(tmp_path: Path) -> Path:
     plugin(tmp_path, "zz-silent", "zz-silent", "zz_silent", GOOD.format(name="x").replace("BOUNDFLOW_API", "API"))
     plugin(tmp_path, "zz-twin", "zz-taken", "zz_twin", GOOD.format(name="twin"))
     plugin(tmp_path, "zz-other-twin", "zz-taken", "zz_other_twin", GOOD.format(name="other"))
-    plugin(tmp_path, "zz-copycat", "zz-zcopycat", "zz_copycat", GOOD.format(name="fine"))
+    plugin(tmp_path, "zz-author", "zz-author", "zz_author", GOOD.format(name="copied"))
+    plugin(tmp_path, "zz-copycat", "zz-zcopycat", "zz_copycat", GOOD.format(name="copied"))
     plugin(tmp_path, "zz-hook", "zz-hook", "zz_hook", GOOD.format(name="x").replace("return [", "return 1 / 0 and ["))
     plugin(tmp_path, "zz-type", "zz-type", "zz_type", GOOD.format(name="x").replace("return [", "return ['ibp'] or ["))
     plugin(tmp_path, "zz-hookless", "zz-hookless", "zz_hookless", GOOD.format(name="x").replace("_methods", "_wings"))
@@ -95,7 +96,8 @@ EXPECTED = {
     "zz-silent": ("incompatible", "states no BOUNDFLOW_API"),
     "zz-twin": ("duplicate", "zz-other-twin"),
     "zz-other-twin": ("duplicate", "zz-twin"),
-    "zz-copycat": ("broken", "zz-good"),
+    "zz-author": ("duplicate", "plugin 'zz-zcopycat' of zz-copycat"),
+    "zz-copycat": ("duplicate", "plugin 'zz-author' of zz-author"),
     "zz-hook": ("broken", "ZeroDivisionError"),
     "zz-type": ("broken", "'ibp'"),
     "zz-hookless": ("broken", "there is no hook boundflow_register_wings"),
@@ -118,9 +120,74 @@ def test_everything_else_goes_on(broken: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "") and "bound" in done.stdout
     done = run(broken, "plugins")
     assert done.returncode == 0 and all(distribution in done.stdout for distribution in EXPECTED)
-    done = run(broken, "bound", "net.onnx", "--method", "twin", "--vnnlib", "p")
+    done = run(broken, "bound", "net.onnx", "--method", "copied", "--vnnlib", "p")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "no method is called 'twin'" in done.stderr and "zz-taken of zz-twin is duplicate" in done.stderr
+    assert "no method is called 'copied'" in done.stderr
+    assert "method 'copied' is brought by plugin 'zz-author' of zz-author and by plugin 'zz-zcopycat'" in done.stderr
+
+
+FAILING = """
+import click
+
+from boundflow_core.extension import Command, Executor, Frontend
+from boundflow_core.plugins import hookimpl
+
+BOUNDFLOW_API = (1, 0)
+
+
+def fails(*_):
+    raise ZeroDivisionError("nobody expects this")
+
+
+@hookimpl
+def boundflow_register_executors():
+    return [Executor("zz-executor", "", 99, fails, fails, fails)]
+
+
+@hookimpl
+def boundflow_register_frontends():
+    return [Frontend("zz-frontend", "", fails, fails, suffixes=(".zz",))]
+
+
+@hookimpl
+def boundflow_register_commands():
+    return [
+        Command("zz-unloadable", "", fails),
+        Command("zz-none", "", lambda: None),
+        Command("zz-fails", "", lambda: click.Command("zz-fails", callback=fails)),
+    ]
+"""
+
+
+def test_code_of_a_plugin_that_fails_later_is_told_from_a_bug_of_the_host(tmp_path: Path) -> None:
+    plugin(tmp_path, "zz-dist", "zz-failing", "zz_failing", FAILING)
+    tmp_path.joinpath("net.zz").touch()
+    whose = (
+        "boundflow: error: plugin 'zz-failing' of zz-dist failed at zz_failing.py:11; this looks like a bug of that pl"
+    )
+    for command in (["zz-unloadable"], ["zz-fails"], ["inspect", str(tmp_path / "net.zz")], ["inspect", "net"]):
+        done = run(tmp_path, *command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(whose) and done.stderr.count("\n") == 1
+        assert done.stderr.endswith("ZeroDivisionError: nobody expects this\n")
+    done = run(tmp_path, "zz-none")
+    assert done.returncode == 2
+    assert "command 'zz-none' of plugin 'zz-failing' (zz-dist) must give a Command, not NoneType" in done.stderr
+
+
+def test_an_executor_that_cannot_tell_whether_it_works_is_shown_and_not_used(tmp_path: Path) -> None:
+    plugin(tmp_path, "zz-dist", "zz-failing", "zz_failing", FAILING)
+    reason = "its check raised ZeroDivisionError: nobody expects this"
+    assert records(tmp_path)["zz-dist"][0]["unavailable"] == {"zz-executor": reason}
+    assert "zz-executor" in run(tmp_path, "plugins").stdout
+
+
+def test_what_a_plugin_prints_is_kept_out_of_answers(tmp_path: Path) -> None:
+    text = GOOD.format(name="fine").replace("    return [", "    print('in a hook')\n    return [")
+    plugin(tmp_path, "zz-loud", "zz-loud", "zz_loud", "print('at import')\n" + text)
+    done = run(tmp_path, "plugins", "--json")
+    assert "zz-loud" in {one["distribution"] for one in json.loads(done.stdout)["plugins"]}
+    assert done.stderr == "at import\nin a hook\n"
 
 
 def test_strict_stops_at_the_first(broken: Path) -> None:
@@ -155,7 +222,8 @@ def test_damaged_metadata_of_anybody_is_survived(tmp_path: Path) -> None:
     tmp_path.joinpath("zz_empty-1.dist-info").mkdir()
     nameless = tmp_path / "zz_nameless-1.dist-info"
     nameless.mkdir()
-    nameless.joinpath("entry_points.txt").write_text("[boundflow.plugins]\nzz-nameless = zz_good\n")
+    nameless.joinpath("entry_points.txt").write_text("[boundflow.plugins]\nzz-nameless = zz_nameless\n")
+    tmp_path.joinpath("zz_nameless.py").write_text(GOOD.format(name="nameless"))
     found = records(tmp_path)
     assert found["zz-good"][0]["status"] == "active"
     assert found["boundflow-core"][0]["status"] == "active"

@@ -15,6 +15,7 @@ from boundflow_core.errors import PluginError
 from boundflow_core.extension import Pass
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.program import BoundProgram, Op, Value
+from boundflow_core.planner.pipeline import run_passes
 from boundflow_core.planner.rewrite import rewrite
 from boundflow_core.plugins import BOUNDFLOW_API, Registry, hookimpl
 from boundflow_core.plugins.contributions import brought, claims, collect
@@ -205,6 +206,14 @@ def test_a_pass_of_an_unknown_stage_is_refused() -> None:
 
     with pytest.raises(PluginError, match="stage"):
         collect(made(boundflow_register_passes))
+
+
+def test_what_a_pass_gives_is_checked() -> None:
+    b = Builder()
+    program = b.finish({"out": b.exp(b.input("x", (2,)))})
+    nothing = Pass("nothing", "", 0, lambda program: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(PluginError, match="pass 'nothing' must give a BoundProgram, not NoneType"):
+        run_passes(program, [nothing], "primitives")
 
 
 def test_core_assembles_without_hooks() -> None:

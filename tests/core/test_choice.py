@@ -13,12 +13,12 @@ from boundflow_core import compiled as compiled_module
 from boundflow_core.compiled import CompiledBounds, CompileOptions
 from boundflow_core.errors import OptionError, UnknownNameError
 from boundflow_core.executors.rates import REFERENCE as RATES
-from boundflow_core.extension import LoweringStrategy
+from boundflow_core.extension import LoweringStrategy, why_unavailable
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.types import DType, SymDim
 from boundflow_core.planner.cost import Cost, Rates, arithmetic, moved, running_ops, step_seconds
 from boundflow_core.planner.pipeline import bind_plan, make_plan
-from boundflow_core.selection import Candidates, candidates, choose
+from boundflow_core.selection import Candidates, candidates, check_lowering, choose
 
 REFERENCE = EXECUTORS["reference"]
 BOX = Box(np.zeros((2, 5)), np.ones((2, 5)))
@@ -169,3 +169,33 @@ def test_executors_of_strategies():
         candidates(registry, "mine", differentiable=False, lowering="broken")
     with pytest.raises(UnknownNameError, match=r"no lowering strategy is called 'relax_vm'; .*boundflow-tvm"):
         candidates(registry, "auto", differentiable=False, lowering="relax_vm")
+
+
+def test_an_executor_whose_check_fails_is_left_alone():
+    def fails():
+        raise ZeroDivisionError("of the check itself")
+
+    registry = with_registry(executors={"bad": executor("bad", rank=99, unavailable=fails), "reference": REFERENCE})
+    assert [one.name for one in candidates(registry, "auto", differentiable=False).executors] == ["reference"]
+    with pytest.raises(OptionError, match="its check raised ZeroDivisionError: of the check itself"):
+        candidates(registry, "bad", differentiable=False)
+
+
+def test_whatever_a_check_gives_is_text_or_nothing():
+    def leaves():
+        raise SystemExit(3)
+
+    assert why_unavailable(executor("bad", unavailable=leaves)) == "its check raised SystemExit: 3"
+    for given, expected in ((ValueError("no GPU"), "no GPU"), ("", None), (None, None), (False, None)):
+        assert why_unavailable(executor("odd", unavailable=lambda given=given: given)) == expected
+
+
+def test_a_strategy_whose_check_fails_is_left_alone():
+    def fails():
+        raise ZeroDivisionError("of the check itself")
+
+    strategy = LoweringStrategy("bad", "", "reference", fails, lambda *_: None, lambda *_: 0.0, lambda op: None)
+    one = replace(REFERENCE, strategies=(strategy,))
+    assert np.isfinite(bounds([one])(BOX).lower).all()
+    with pytest.raises(OptionError, match="lowering strategy 'bad' cannot be used here: its check raised"):
+        check_lowering(one, "bad")

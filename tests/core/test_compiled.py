@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from boundflow_core.compiled import CompiledBounds, CompileOptions, choose_executor
-from boundflow_core.errors import InputError, LoadError, OptionError, UnknownNameError, UnsupportedOpError
+from boundflow_core.errors import InputError, LoadError, OptionError, PluginError, UnknownNameError, UnsupportedOpError
 from boundflow_core.executors import reference
 from boundflow_core.extension import Domain, Executor, Method
 from boundflow_core.ir.primal_builder import PrimalBuilder
@@ -14,6 +14,7 @@ from boundflow_core.ir.types import DType
 from boundflow_core.plugins import Registry
 from boundflow_core.regions import Box, LpBall
 from boundflow_core.specs import LinearSpec
+from boundflow_core.workshop import Recipe
 
 
 def emit(context):
@@ -114,3 +115,77 @@ def test_what_calls_will_be_like_is_waited_for_if_nothing_tells():
 def test_a_rule_that_fails_does_so_when_bounds_are_compiled():
     with pytest.raises(LoadError):
         compiled(factor=object())
+
+
+def bounded_by(method, spec=None):
+    """Bounds of a method made for a test on the sum of two inputs: [B] outputs of shape (1,)."""
+    g = PrimalBuilder("net", "x", (2,))
+    graph = g.finish(g.op("linear", g.input, np.array([[1.0, 1.0]])))
+    registry = Registry(domains={"toy": Domain("toy", "", {"linear": lambda *_: None})}, methods={method.name: method})
+    return CompiledBounds(graph, method, registry, REFERENCE, CompileOptions(dtype=DType.FLOAT64))(BOX, spec)
+
+
+BOX = Box(np.zeros((3, 2)), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("emitted", "given"),
+    [
+        (lambda c: (c.lower, c.upper), "not float64[B, 2] and float64[B, 2]"),
+        (lambda c: (c.b.reduce_sum(c.lower, (1,)), c.upper), "not float64[B] and float64[B, 2]"),
+        (lambda c: (1.0, 2.0), "not float and float"),
+        (lambda c: None, "not NoneType"),
+        (lambda c: c.lower, "not Value"),
+        (lambda c: (c.lower,) * 3, "B, 2] and float64[B, 2] and float64[B, 2]"),
+    ],
+)
+def test_what_a_method_emits_is_checked(emitted, given):
+    with pytest.raises(PluginError) as caught:
+        bounded_by(Method("bad", "", ("toy",), emit=emitted))
+    text = str(caught.value)
+    assert text.startswith(f"method 'bad' (in {__name__}) must emit (lower, upper), two values float64[B, 1], not ")
+    assert given in text
+
+
+def test_what_a_method_emits_with_rows_is_checked():
+    def emitted(c):
+        total = c.b.reduce_sum(c.lower, (1,), keepdims=True)
+        return total, total
+
+    assert bounded_by(Method("good", "", ("toy",), emit=emitted)).lower.shape == (3, 1)
+    with pytest.raises(PluginError, match=r"two values float64\[B, S\], not float64\[B, 1\]"):
+        bounded_by(Method("bad", "", ("toy",), emit=emitted), LinearSpec([[1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ({}, "'lower' of shape [3, 1], not None"),
+        ({"lower": np.zeros((3, 1)), "upper": 1.0}, "'upper' of shape [3, 1], not 1.0"),
+        ({"lower": np.zeros((3, 2)), "upper": np.zeros((3, 2))}, "'lower' of shape [3, 1], not shape [3, 2]"),
+    ],
+)
+def test_what_a_recipe_gives_is_checked(results, words):
+    def recipe(workshop):
+        def write(b):
+            total = b.reduce_sum(workshop.context(b).lower, (1,), keepdims=True)
+            return {"lower": total, "upper": total}
+
+        return Recipe(workshop.runner("bad", write), lambda inputs, progress: results)
+
+    with pytest.raises(PluginError) as caught:
+        bounded_by(Method("bad", "", ("toy",), recipe=recipe))
+    assert words in str(caught.value)
+
+
+def test_a_recipe_is_a_recipe():
+    with pytest.raises(PluginError, match=r"method 'bad' \(in .*\) must give a Recipe, not NoneType"):
+        bounded_by(Method("bad", "", ("toy",), recipe=lambda workshop: None))
+
+
+def test_a_method_that_names_no_domain_needs_no_rule():
+    def emitted(c):
+        total = c.b.reduce_sum(c.lower, (1,), keepdims=True)
+        return total, total + 1.0
+
+    assert bounded_by(Method("free", "", (), emit=emitted)).upper.tolist() == [[1.0]] * 3

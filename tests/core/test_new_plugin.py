@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from boundflow_core.cli.main import main
-from boundflow_core.plugins import BOUNDFLOW_API
+from boundflow_core.extension import Domain
+from boundflow_core.plugins import BOUNDFLOW_API, Registry
 from boundflow_core.scaffold import KINDS, contents
 
 
@@ -73,11 +75,28 @@ def test_what_is_written_is_tidy(kind: str, here: Path) -> None:
         ("json", "would hide one of Python's own"),
         ("lambda", "would hide one of Python's own"),
         ("core", "'core' of boundflow-core is installed"),
+        ("test", "is taken"),
+        ("tests", "is taken"),
+        ("numpy", "a module 'numpy' is installed"),
+        ("importlib-metadata", "a module 'importlib_metadata' is installed"),
+        ("zz-made-up", "a distribution 'zz-made-up' is installed"),
+        ("a" * 300, "100 characters at most, not 300"),
     ],
 )
 def test_a_name_that_cannot_work_is_refused(
-    name: str, words: str, here: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    words: str,
+    here: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    info = (
+        tmp_path_factory.mktemp("site") / "zz_made_up-1.dist-info"
+    )  # the modules of a distribution may have other names
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: zz-made-up\nVersion: 1\n")
+    monkeypatch.syspath_prepend(info.parent)
     assert main(["new-plugin", name, "--kind", "domain"]) == 2
     captured = capsys.readouterr()
     assert words in captured.err
@@ -89,6 +108,36 @@ def test_a_name_that_cannot_work_is_refused(
 def test_a_name_that_is_among_those_installed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new-plugin", "torch", "--kind", "frontend"]) == 2
     assert "'torch' is among the frontends that are installed" in capsys.readouterr().err
+
+
+def test_a_mere_folder_of_the_name_is_no_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.joinpath("octagon").mkdir()
+    monkeypatch.syspath_prepend(here)
+    assert main(["new-plugin", "octagon", "--kind", "domain", "--folder", "other"]) == 0
+
+
+def test_an_operator_that_exists_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(domains={"d": Domain("d", "", {"swish": print})})
+    monkeypatch.setattr("boundflow_core.cli.new_plugin.registry", lambda: registry)
+    for name in ("relu", "boundflow-relu", "swish"):
+        assert main(["new-plugin", name, "--kind", "op"]) == 2
+        assert f"there is an operator '{name.removeprefix('boundflow-')}' already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["octagon", "sp ace", "{here}/whole", "{here}/wh ole"])
+def test_what_to_do_next_can_be_typed(folder: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder.format(here=here)
+    assert main(["new-plugin", "octagon", "--kind", "domain", "--folder", folder]) == 0
+    steps = capsys.readouterr().out.partition("next:\n")[2].splitlines()
+    install, *tests = [shlex.split(step, comments=True) for step in steps]
+    assert install[:3] == ["pip", "install", "-e"]
+    path, bracket, extra = install[3].partition("[")
+    assert (bracket, extra) == ("[", "testing]") and path.startswith(("./", "/"))
+    assert (here / path).samefile(here / folder)
+    assert [step[0] for step in tests] == ["pytest"] * 3 and all((here / step[1]).exists() for step in tests)
+    assert all(len(step) == 2 for step in tests)
 
 
 def test_nothing_is_written_over(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

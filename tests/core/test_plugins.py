@@ -6,12 +6,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from importlib_metadata import EntryPoint
 
+import boundflow_core as bf
 from boundflow_core.errors import BoundFlowError, PluginError, UnknownNameError
 from boundflow_core.extension import (
     Branching,
@@ -158,6 +160,10 @@ def test_every_type_has_a_documented_hook() -> None:
     specs = {name for name in vars(hookspecs) if name.startswith("boundflow_register_")}
     assert specs == {f"boundflow_register_{kind}" for kind in TYPES}
     assert all("@hookimpl" in (getattr(hookspecs, name).__doc__ or "") for name in specs)
+
+
+def test_the_tutorial_states_the_version_that_the_host_has() -> None:
+    assert f"BOUNDFLOW_API = {BOUNDFLOW_API}" in (hookspecs.__doc__ or "")
 
 
 def test_tables_are_read_only() -> None:
@@ -361,22 +367,41 @@ def test_an_older_minor_version_is_fine() -> None:
         ),
     ],
 )
-def test_of_two_plugins_with_one_thing_the_second_is_left_out_as_a_whole(
-    first: dict[str, Any], second: dict[str, Any], words: str
-) -> None:
+def test_what_two_plugins_bring_belongs_to_neither(first: dict[str, Any], second: dict[str, Any], words: str) -> None:
+    """Both are left out as a whole: the alphabet must not put somebody's code in place of what the user asked for."""
     extra = {"executors": [Executor("more", "", 0, nothing, nothing, nothing)]}
-    registry = made(plugin("b", **second, **extra), plugin("a", **first))  # given the other way round
-    assert record(registry, "a").active
-    one = record(registry, "b")
-    assert one.status == "broken" and words in one.reason
-    assert "dist-a" in one.reason and "dist-b" in one.reason
-    assert "more" not in registry.executors
-    assert one.brings["executors"] == ("more",)
+    registry = made(plugin("b", **second, **extra), plugin("a", **first), plugin("good", methods=[method("good")]))
+    for name in ("a", "b"):
+        one = record(registry, name)
+        assert one.status == "duplicate" and words in one.reason
+        assert "plugin 'a' of dist-a" in one.reason and "plugin 'b' of dist-b" in one.reason
+        assert "BOUNDFLOW_DISABLE_PLUGINS=a or BOUNDFLOW_DISABLE_PLUGINS=b" in one.reason
+    assert "more" not in registry.executors and list(registry.methods) == ["good"] and not registry.domains
+    assert record(registry, "b").brings["executors"] == ("more",)
 
 
-def test_nobody_takes_a_name_from_core() -> None:
-    one = record(made(plugin("a", executors=[Executor("torch", "", 99, nothing, nothing, nothing)])), "a")
-    assert one.status == "broken" and "boundflow-core" in one.reason
+def test_three_contenders_are_all_left_out_and_named() -> None:
+    registry = made(*(plugin(name, methods=[method("m")]) for name in "abc"))
+    assert not registry.methods
+    assert all(f"dist-{name}" in record(registry, "b").reason for name in "abc")
+    assert record(registry, "b").reason.endswith(
+        "=a,b or BOUNDFLOW_DISABLE_PLUGINS=a,c or BOUNDFLOW_DISABLE_PLUGINS=b,c"
+    )
+
+
+def test_whoever_is_left_out_for_another_reason_contends_for_nothing() -> None:
+    thief = plugin("thief", methods=[method("m")], executors=[Executor("torch", "", 99, nothing, nothing, nothing)])
+    registry = made(thief, plugin("z", methods=[method("m")]))
+    assert (record(registry, "thief").status, record(registry, "z").status) == ("broken", "active")
+
+
+def test_asking_for_what_is_contended_names_the_contenders_and_the_way_out() -> None:
+    registry = made(plugin("a", domains=[domain("interval")]), plugin("interval", domains=[domain("interval")]))
+    with pytest.raises(UnknownNameError) as caught:
+        registry.domain("interval")
+    text = str(caught.value)
+    assert "plugin 'a' of dist-a and by plugin 'interval' of dist-interval" in text
+    assert "BOUNDFLOW_DISABLE_PLUGINS=a" in text
 
 
 @pytest.mark.parametrize("order", [("a", "z"), ("z", "a")])
@@ -410,6 +435,16 @@ def test_disabled_plugins_are_not_even_imported() -> None:
     assert list(registry.methods) == []
 
 
+def test_asking_for_a_contended_suffix_names_the_contenders() -> None:
+    frontends = {name: Frontend(name, "", nothing, nothing, (".x",)) for name in "fg"}
+    readers = {name: PropertyReader(name, "", (".p",), nothing) for name in "fg"}
+    registry = made(*(plugin(n, frontends=[frontends[n]], property_readers=[readers[n]]) for n in "fg"))
+    assert record(registry, "f").brings["suffixes"] == (".x", ".p")
+    for ask in (lambda: registry.frontend_for("net.x"), lambda: registry.property_reader_for("spec.p")):
+        with pytest.raises(UnknownNameError, match=r"by plugin 'f' of dist-f and by plugin 'g' of dist-g.*DISABLE"):
+            ask()
+
+
 def test_disabling_one_resolves_a_conflict() -> None:
     points = [plugin("a", methods=[method("m")]), plugin("b", methods=[method("m")])]
     assert [one.status for one in made(*points, BOUNDFLOW_DISABLE_PLUGINS="a").records[1:]] == ["disabled", "active"]
@@ -437,7 +472,7 @@ def test_strict_turns_records_into_errors(strict: str) -> None:
 def test_an_unknown_name_lists_candidates_registered_names_and_what_was_left_out() -> None:
     registry = made(
         plugin("a", methods=[method("crown"), method("crown-ibp")]),
-        plugin("b", methods=[method("crown"), method("lost")]),
+        plugin("b", methods=[method("lost")], executors=[Executor("torch", "", 0, nothing, nothing, nothing)]),
         plugin("old", api=(0, 1)),
     )
     with pytest.raises(UnknownNameError) as caught:
@@ -445,10 +480,21 @@ def test_an_unknown_name_lists_candidates_registered_names_and_what_was_left_out
     text = str(caught.value)
     assert text.startswith("no method is called 'crwn'; did you mean 'crown'")
     assert "registered methods: crown, crown-ibp" in text
-    assert "b of dist-b is broken (method 'crown' is brought by" in text and "old of dist-old is incompatible" in text
-    with pytest.raises(UnknownNameError, match="dist-b brings it, but is broken"):
+    assert "not loaded: b of dist-b is broken, old of dist-old is incompatible (see `boundflow plugins`)" in text
+    with pytest.raises(
+        UnknownNameError, match="dist-b brings it, but is broken: executor 'torch' belongs to boundflow-c"
+    ):
         registry.method("lost")
     assert isinstance(caught.value, BoundFlowError) and "\n" not in text
+
+
+def test_an_unknown_name_is_answered_in_a_few_words_however_many_plugins_are_left_out() -> None:
+    points = [plugin(f"bad{n}", methods=RuntimeError("of many words " * 50)) for n in range(9)]
+    with pytest.raises(UnknownNameError) as caught:
+        made(*points).method("m")
+    text = str(caught.value)
+    assert "bad2 of dist-bad2 is broken and 6 more (see `boundflow plugins`)" in text
+    assert len(text) < 300
 
 
 def test_an_unknown_name_that_some_distribution_is_known_for_says_what_to_install() -> None:
@@ -471,9 +517,10 @@ def test_an_installed_distribution_is_not_to_be_installed_again() -> None:
     registry = made(plugin("interval", "boundflow-interval", api=None))
     with pytest.raises(UnknownNameError) as caught:
         registry.method("ibp")
-    assert "boundflow-interval, which brings it, is installed" in str(caught.value)
+    assert "boundflow-interval, which brings it, is incompatible: it states no BOUNDFLOW_API" in str(caught.value)
     assert "pip install" not in str(caught.value)
-    assert "incompatible" in str(caught.value)
+    with pytest.raises(UnknownNameError, match="boundflow-interval, which brings it, is installed"):
+        made(plugin("interval", "boundflow-interval")).method("ibp")
 
 
 def test_frontends_are_found_by_suffix_and_by_asking() -> None:
@@ -492,6 +539,31 @@ def test_frontends_are_found_by_suffix_and_by_asking() -> None:
         registry.frontend_for([])
     with pytest.raises(UnknownNameError, match="without a suffix"):
         registry.frontend_for("net")
+
+
+def test_an_object_that_several_plugins_accept_is_loaded_by_none_of_them() -> None:
+    def accepting(name: str) -> Frontend:
+        return Frontend(name, "", accepts=lambda source: isinstance(source, dict), load=nothing)
+
+    both = [plugin("b", frontends=[accepting("y")]), plugin("a", frontends=[accepting("x")])]
+    with pytest.raises(PluginError, match=r"frontends 'x' and 'y' all accept .* dict; .*BOUNDFLOW_DISABLE_PLUGINS"):
+        made(*both).frontend_for({})
+    assert made(*both, BOUNDFLOW_DISABLE_PLUGINS="a").frontend_for({}).name == "y"
+
+
+def test_what_readers_give_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frontend, reader = Frontend("f", "", nothing, nothing, (".x",)), PropertyReader("p", "", (".x",), nothing)
+    registry = made(plugin("a", frontends=[frontend], property_readers=[reader]))
+    monkeypatch.setattr("boundflow_core.api.registry", lambda: registry)
+    path = tmp_path / "file.x"
+    path.touch()
+    for read, words in (
+        (bf.load, "frontend 'f' of plugin 'a' (dist-a) must give a PrimalGraph, not NoneType"),
+        (bf.read_property, "property reader 'p' of plugin 'a' (dist-a) must give a Property, not NoneType"),
+    ):
+        with pytest.raises(PluginError) as caught:
+            read(path)
+        assert str(caught.value) == words
 
 
 # -- the one of this process ------------------------------------------------------------------------------------------

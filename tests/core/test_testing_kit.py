@@ -329,6 +329,19 @@ def test_an_executor_that_computes_wrongly_is_caught() -> None:
     assert failure.value.law in ("executors", "sound", "rows", "points")
 
 
+def test_an_executor_that_cannot_tell_whether_it_works_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("of the check itself")
+
+    installed = registry()
+    executors = {
+        "reference": installed.executor("reference"),
+        "bad": replace(_off(), name="bad", unavailable=fails),
+    }
+    monkeypatch.setattr("boundflow_core.testing.run.registry", lambda: replace(installed, executors=executors))
+    check_op_rule("relu", METHOD, [_domain()], examples=5)
+
+
 # -- cases ------------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from boundflow_core.arrays import box_arrays
 from boundflow_core.cache import BoundCache, process_cache
 from boundflow_core.compiled import Bounds, CompiledBounds, CompileOptions
 from boundflow_core.errors import LoadError, OptionError, PropertyError
+from boundflow_core.extension import expect
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.types import DType
 from boundflow_core.memory import parse_bytes
@@ -41,6 +42,7 @@ def load(source: Any, **options: Any) -> PrimalGraph:
         UnsupportedOpError: the network has an operator that the frontend does not know.
         UnknownNameError: no frontend reads this; the message says which distribution to install.
         OptionError: the frontend has no such option.
+        PluginError: the frontend gives something else than a network.
     """
     if isinstance(source, PrimalGraph):
         return source
@@ -51,7 +53,7 @@ def load(source: Any, **options: Any) -> PrimalGraph:
         if name not in frontend.options:
             known = ", ".join(frontend.options) or "none"
             raise OptionError(f"frontend {frontend.name!r} has no option {name!r}; its options: {known}")
-    return frontend.load(source, **options)
+    return expect(registry().who("frontends", frontend), frontend.load(source, **options), PrimalGraph)
 
 
 def read_property(path: str | os.PathLike[str]) -> Property:
@@ -60,11 +62,12 @@ def read_property(path: str | os.PathLike[str]) -> Property:
     Raises:
         PropertyError: the file is missing, or malformed: file, line and column.
         UnknownNameError: no reader for such files is installed.
+        PluginError: the reader gives something else than a property.
     """
     reader = registry().property_reader_for(path)
     if not Path(path).is_file():
         raise PropertyError(f"{os.fspath(path)}: " + ("is a directory" if Path(path).is_dir() else "no such file"))
-    return reader.read(path)
+    return expect(registry().who("property_readers", reader), reader.read(path), Property)
 
 
 def compile(

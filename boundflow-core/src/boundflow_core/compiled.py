@@ -22,7 +22,7 @@ from boundflow_core.regions import Box, LpBall, Region
 from boundflow_core.runner import Planning, RunStats
 from boundflow_core.selection import Candidates, candidates, choose
 from boundflow_core.specs import LinearSpec
-from boundflow_core.workshop import Progress, Recipe, check_options, make_workshop, recipe_of
+from boundflow_core.workshop import Progress, Recipe, check_options, check_results, make_workshop, recipe_of
 
 __all__ = ["Bounds", "CompileOptions", "CompiledBounds", "Progress", "RunStats", "choose_executor"]
 
@@ -162,6 +162,7 @@ class CompiledBounds:
         Raises:
             InputError: shapes or values that do not fit the network or what was compiled for.
             MemoryLimitError: not even one row of one region fits into the memory limit.
+            PluginError: the method gives something else than bounds of the right shape.
         """
         lower, upper = box_arrays(region, self.options.dtype, self.graph.input_type.shape)
         batch = int(lower.shape[0])
@@ -180,6 +181,7 @@ class CompiledBounds:
             for name, pair in intermediate.items():
                 inputs.update(self._intermediate(recipe, name, pair, batch))
         results = recipe.run(inputs, progress)
+        check_results(self.method, results, (batch, *(self.graph.output_type.shape if spec is None else (rows,))))
         with self._lock:
             self._latest = recipe
             self.stats.calls += 1

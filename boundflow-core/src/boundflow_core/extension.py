@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from boundflow_core.errors import PluginError
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import Node, PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Op, Value
@@ -41,6 +42,9 @@ __all__ = [
     "SpecRows",
     "TYPICAL_SIZE",
 ]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Method:
     """A recipe over domains: writes the program, or the programs, that bound a network.
 
     Attributes:
-        domains: the domains whose rules it uses.
+        domains: the domains whose rules it uses; with none, it takes every network as it is.
         emit: for a method of one program: ``emit(context) -> (lower, upper)``, values [B, S] with specification rows,
             [B, *output] without.
         recipe: for a method of several programs: ``recipe(workshop) -> Recipe``, see :mod:`boundflow_core.workshop`.
@@ -342,7 +346,26 @@ class Command:
     load: Callable[[], click.Command]
 
 
+def expect(who: str, given: Any, expected: type[T]) -> T:
+    """``given``, which code of a plugin returned, if it is of the type that it should be.
+
+    Raises:
+        PluginError: it is not; ``who`` returned it.
+    """
+    if not isinstance(given, expected):
+        raise PluginError(f"{who} must give a {expected.__name__}, not {type(given).__name__}")
+    return given
+
+
+def why_unavailable(item: Executor | LoweringStrategy) -> str | None:
+    """Why it cannot be used here, or None where it can. One whose own check fails cannot: the others go on."""
+    try:
+        reason = item.unavailable()
+    except (Exception, SystemExit) as error:
+        return f"its check raised {type(error).__name__}: {error}"
+    return str(reason) if reason else None  # a plugin may give anything, and JSON takes text
+
+
 def operators_of(domains: Sequence[Domain]) -> frozenset[str]:
-    """Operators for which every one of ``domains`` has a rule."""
-    sets = [frozenset(domain.rules) for domain in domains]
-    return frozenset.intersection(*sets) if sets else frozenset()
+    """Operators for which every one of ``domains``, of which there is one at least, has a rule."""
+    return frozenset.intersection(*(frozenset(domain.rules) for domain in domains))

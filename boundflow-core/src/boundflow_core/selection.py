@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from boundflow_core.errors import OptionError
-from boundflow_core.extension import Executor
+from boundflow_core.extension import Executor, why_unavailable
 from boundflow_core.planner.cost import Cost
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.plugins import Registry
@@ -54,7 +54,7 @@ def candidates(
         name = _executor_with(registry, lowering)
     if name != "auto":
         executor = registry.executor(name)
-        if reason := executor.unavailable():
+        if reason := why_unavailable(executor):
             raise OptionError(f"executor {name!r} cannot run here: {reason}")
         if differentiable and not executor.differentiable:
             raise OptionError(f"executor {name!r} gives no gradients")
@@ -63,7 +63,7 @@ def candidates(
         check_lowering(executor, lowering)
         return Candidates((executor,), f"strategy {lowering} is asked for" if lowering else "asked for")
     fitting = [e for e in registry.executors.values() if e.differentiable or not differentiable]
-    available = [e for e in fitting if e.unavailable() is None and (e.exact or not outward)]
+    available = [e for e in fitting if why_unavailable(e) is None and (e.exact or not outward)]
     if not available:
         raise OptionError("no executor that gives gradients can run here: install boundflow-core[torch]")
     ranked = tuple(sorted(available, key=lambda e: -e.rank))
@@ -87,7 +87,7 @@ def check_lowering(executor: Executor, lowering: str | None) -> None:
         return
     for strategy in executor.strategies:
         if strategy.name == lowering:
-            if reason := strategy.unavailable():
+            if reason := why_unavailable(strategy):
                 raise OptionError(f"lowering strategy {lowering!r} cannot be used here: {reason}")
             return
     known = ", ".join(strategy.name for strategy in executor.strategies) or "none"

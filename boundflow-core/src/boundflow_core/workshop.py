@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from boundflow_core.errors import OptionError
+from boundflow_core.errors import OptionError, PluginError
 from boundflow_core.extension import (
     BallValues,
     Domain,
@@ -21,12 +21,13 @@ from boundflow_core.extension import (
     RegionValues,
     Rule,
     SpecRows,
+    expect,
     operators_of,
 )
 from boundflow_core.ir.builder import Builder
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import BoundProgram, Value
-from boundflow_core.ir.types import Dim, DType, SymDim, size
+from boundflow_core.ir.types import Dim, DType, Shape, SymDim, TensorType, format_shape, size
 from boundflow_core.normalize import legalize
 from boundflow_core.planner.plan import PlanBundle
 from boundflow_core.runner import Planning, ProgramRunner, RunStats
@@ -38,6 +39,7 @@ __all__ = [
     "Recipe",
     "Workshop",
     "check_options",
+    "check_results",
     "make_workshop",
     "no_nan",
     "recipe_of",
@@ -180,16 +182,56 @@ def make_workshop(
     """
     used = [domains[name] for name in method.domains]
     names = " and ".join(repr(domain.name) for domain in used)
-    legal = legalize(graph, operators_of(used), f"domain {names}")
+    legal = legalize(graph, operators_of(used), f"domain {names}") if used else graph
     rules = {domain.name: domain.rules for domain in used}
     return Workshop(legal, rules, dtype, spec, options, ball, planning, stats or RunStats())
 
 
 def emit_bounds(workshop: Workshop, method: Method, b: Builder) -> dict[str, Value]:
-    """The results of a method of one program; what is undefined (inf - inf) becomes the bound that is always true."""
+    """The results of a method of one program; what is undefined (inf - inf) becomes the bound that is always true.
+
+    Raises:
+        PluginError: the method gives something else than a lower and an upper bound of the right type.
+    """
     assert method.emit is not None, f"method {method.name!r} has several programs"
-    lower, upper = method.emit(workshop.context(b))
+    lower, upper = _checked(method, method.emit(workshop.context(b)), _bound_type(workshop))
     return {"lower": no_nan(b, lower, -np.inf), "upper": no_nan(b, upper, np.inf)}
+
+
+def _bound_type(workshop: Workshop) -> TensorType:
+    """[B, S] with specification rows, [B, *output] without."""
+    rows = workshop.graph.output_type.shape if workshop.spec is None else (ROWS,)
+    return TensorType(workshop.dtype, (workshop.regions, *rows))
+
+
+def _checked(method: Method, emitted: Any, expected: TensorType) -> tuple[Value, Value]:
+    """What ``method`` emitted, if it is a pair of values of the type ``expected``."""
+    found = tuple(emitted) if isinstance(emitted, (tuple, list)) else ()
+    if len(found) == 2 and all(isinstance(one, Value) and one.type == expected for one in found):
+        return found
+    given = " and ".join(str(one.type) if isinstance(one, Value) else type(one).__name__ for one in found)
+    raise PluginError(
+        f"{_who(method)} must emit (lower, upper), two values {expected}, not {given or type(emitted).__name__}"
+    )
+
+
+def _who(method: Method) -> str:
+    """The method and the module that it is written in, for messages."""
+    written = method.emit or method.recipe
+    return f"method {method.name!r} (in {getattr(written, '__module__', 'unknown')})"
+
+
+def check_results(method: Method, results: Mapping[str, Any], shape: Shape) -> None:
+    """The bounds that a recipe of ``method`` gave are there, and arrays of this shape.
+
+    Raises:
+        PluginError: they are not.
+    """
+    for side in ("lower", "upper"):
+        given = getattr(results.get(side), "shape", None)
+        if given is None or tuple(given) != shape:
+            found = f"{results.get(side)!r:.80}" if given is None else f"shape {format_shape(given)}"
+            raise PluginError(f"{_who(method)} must give {side!r} of shape {format_shape(shape)}, not {found}")
 
 
 def no_nan(b: Builder, bound: Value, instead: float) -> Value:
@@ -198,10 +240,13 @@ def no_nan(b: Builder, bound: Value, instead: float) -> Value:
 
 
 def recipe_of(method: Method, workshop: Workshop) -> Recipe:
-    """The method's own recipe, or the one that runs its only program."""
+    """The method's own recipe, or the one that runs its only program.
+
+    Raises:
+        PluginError: the method gives something else.
+    """
     if method.recipe is not None:
-        recipe: Recipe = method.recipe(workshop)
-        return recipe
+        return expect(_who(method), method.recipe(workshop), Recipe)
     main = workshop.runner(method.name, lambda b: emit_bounds(workshop, method, b))
     return Recipe(main, lambda inputs, progress: main(inputs, progress))
 
@@ -220,6 +265,7 @@ def write_program(
 
     Raises:
         UnsupportedOpError: an operator of the network has no rule in one of the domains.
+        PluginError: the method emits something else than a lower and an upper bound of the right type.
     """
     workshop = make_workshop(graph, method, domains, dtype=dtype, spec=spec, options=options, ball=ball)
     return workshop.write(method.name, lambda b: emit_bounds(workshop, method, b))

@@ -77,7 +77,9 @@ def support(graph: PrimalGraph, method: Method, plugins: Registry) -> Support:
     """Whether ``method`` has a rule for every operator of ``graph``, or for what the operator can be written in."""
     absent = [name for name in method.domains if name not in plugins.domains]
     if absent:
-        return Support(method.name, method.doc, {}, f"no plugin brings domain {absent[0]!r}")
+        return Support(method.name, method.doc, {}, f"no active plugin brings domain {absent[0]!r}")
+    if not method.domains:
+        return Support(method.name, method.doc, {})
     operators = operators_of([plugins.domains[name] for name in method.domains])
     missing: dict[str, tuple[str, ...]] = {}
     for node in unsupported(graph, operators):

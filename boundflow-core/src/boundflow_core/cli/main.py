@@ -1,6 +1,7 @@
 """The program ``boundflow``: finds the subcommand, and turns every error into one line on stderr and an exit code.
 
-Exit codes: 0 an answer, 1 a bug in BoundFlow, 2 bad usage or input, 130 interrupted, 141 the reader of a pipe left.
+Exit codes: 0 an answer, 1 a bug in BoundFlow or a plugin, 2 bad usage or input, 130 interrupted, 141 the reader of a
+pipe left.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 from boundflow_core import __version__
 from boundflow_core.errors import BoundFlowError, PluginError, UnknownNameError
+from boundflow_core.extension import expect
 from boundflow_core.plugins import registry
+from boundflow_core.plugins.blame import culprit
 
 __all__ = ["boundflow", "main"]
 
@@ -39,9 +43,10 @@ class RegisteredCommands(click.Group):
         except UnknownNameError as error:
             raise click.UsageError(str(error), ctx) from error
         try:
-            return command.load()
+            loaded = command.load()
         except ImportError as error:
             raise PluginError(f"command {cmd_name!r} cannot be loaded: {error}") from error
+        return expect(registry().who("commands", command), loaded, click.Command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click's own, but from the registry's one-liners, so that help imports no subcommand."""
@@ -96,8 +101,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return fail(str(error), BAD_INPUT, debug)
     except Exception as error:
-        text = f"this is a bug in BoundFlow, please report it with what --debug shows: {type(error).__name__}: {error}"
-        return fail(text, BUG, debug)
+        report = f"please report it with what --debug shows: {type(error).__name__}: {error}"
+        return fail(f"{whose_bug(error)}, {report}", BUG, debug)
+
+
+def whose_bug(error: Exception) -> str:
+    """Who has to mend it: the plugin whose code ran last, else BoundFlow."""
+    found = None
+    with suppress(Exception):  # where the registry itself is what failed
+        found = culprit(error, registry().records)
+    if found is None:
+        return "this is a bug in BoundFlow"
+    plugin, place = found
+    return f"plugin {plugin.name!r} of {plugin.distribution} failed at {place}; this looks like a bug of that plugin"
 
 
 def take_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -34,7 +35,10 @@ def command(name: str, kind: str, folder: Path | None) -> None:
     click.echo(f"{target}: {KINDS[kind].what.lower()}, in {len(found)} files")
     for path in sorted(found):
         click.echo(f"  {path}")
+    place = str(target) if target.is_absolute() else f"./{target}"  # pip takes a bare name for a distribution's
     click.echo(
-        f'next:\n  pip install -e "./{target}[testing]"\n  pytest {target}/tests/test_kit.py    # passes: the example'
-        f"\n  pytest {target}          # fails where you have something to write, and says what"
+        f"next:\n  pip install -e {quote(f'{place}[testing]')}"
+        f"\n  pytest {quote(f'{place}/tests/test_active.py')}    # passes: it is found, and clashes with nothing"
+        f"\n  pytest {quote(f'{place}/tests/test_kit.py')}    # passes: the example"
+        f"\n  pytest {quote(place)}    # fails where you have something to write, and says what"
     )

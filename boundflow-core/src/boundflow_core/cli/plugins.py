@@ -9,7 +9,7 @@ import click
 
 from boundflow_core.cli.console import console
 from boundflow_core.cli.files import write_json
-from boundflow_core.extension import Executor, LoweringStrategy
+from boundflow_core.extension import Executor, LoweringStrategy, why_unavailable
 from boundflow_core.plugins import BOUNDFLOW_API, PluginRecord, records, registry
 from boundflow_core.plugins.manager import CORE, Settings
 
@@ -51,7 +51,7 @@ def unavailable(record: PluginRecord) -> dict[str, str]:
         return {}
     tables: dict[str, Mapping[str, Executor | LoweringStrategy]]
     tables = {"executors": registry().executors, "lowerings": registry().lowerings}
-    reasons = {name: tables[kind][name].unavailable() for kind in tables for name in record.brings.get(kind, ())}
+    reasons = {name: why_unavailable(tables[kind][name]) for kind in tables for name in record.brings.get(kind, ())}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
-from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass
+from boundflow_core.extension import TYPICAL_SIZE, Executor, LoweringStrategy, Pass, expect, why_unavailable
 from boundflow_core.ir.program import BoundProgram, Composite, Op, Value
 from boundflow_core.planner.cacheplan import plan_cache
 from boundflow_core.planner.cost import known_values
@@ -21,10 +21,14 @@ __all__ = ["bind_plan", "make_plan", "run_passes"]
 
 
 def run_passes(program: BoundProgram, passes: Iterable[Pass], stage: str) -> BoundProgram:
-    """``program`` after those of ``passes`` that belong to ``stage``, in the order of their rank, ties by name."""
+    """``program`` after those of ``passes`` that belong to ``stage``, in the order of their rank, ties by name.
+
+    Raises:
+        PluginError: one gives something else than a program.
+    """
     for item in sorted(passes, key=lambda item: (item.rank, item.name)):
         if item.stage == stage:
-            program = item.run(program)
+            program = expect(f"pass {item.name!r}", item.run(program), BoundProgram)
     return program
 
 
@@ -57,7 +61,7 @@ def make_plan(
     strategies = [
         strategy
         for strategy in executor.strategies
-        if strategy.unavailable() is None and not (differentiable and strategy.kernel is not None)
+        if why_unavailable(strategy) is None and not (differentiable and strategy.kernel is not None)
     ]
     asked = [strategy for strategy in strategies if lowering in (None, strategy.name)]
     program = run_passes(program, passes, "program")

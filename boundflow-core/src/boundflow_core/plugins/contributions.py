@@ -29,7 +29,7 @@ from boundflow_core.ir.primitives import PRIMITIVES
 from boundflow_core.ir.program import Composite
 from boundflow_core.plugins import hookspecs
 
-__all__ = ["Claim", "Contribution", "brought", "claims", "collect", "describe", "repeated"]
+__all__ = ["Claim", "Contribution", "brought", "claims", "collect", "describe", "own_rules", "repeated"]
 
 
 @dataclass(frozen=True)
@@ -256,30 +256,35 @@ def _key(item: Any) -> Claim:
 
 
 def claims(contribution: Contribution) -> tuple[Claim, ...]:
-    """Everything in ``contribution`` that nobody else can bring as well: names, rules and file name suffixes.
-
-    A domain claims its own rules too, so that a rule of somebody else for the same operator is a conflict.
-    """
+    """Everything in ``contribution`` that nobody else can bring as well: names, rules and file name suffixes."""
     found: list[Claim] = [_key(item) for kind in TYPES for item in getattr(contribution, kind)]
-    found += [("rule", f"{domain.name}.{op}") for domain in contribution.domains for op in domain.rules]
     found += [("frontend for", suffix) for item in contribution.frontends for suffix in item.suffixes]
     found += [("property reader for", suffix) for item in contribution.property_readers for suffix in item.suffixes]
     found += [("store of bounds", "boundflow_bound_cache") for _ in contribution.cache_factories]
     return tuple(found)
 
 
+def own_rules(contribution: Contribution) -> tuple[Claim, ...]:
+    """The rules that domains in ``contribution`` have themselves, which nobody else can bring either."""
+    return tuple(("rule", f"{domain.name}.{op}") for domain in contribution.domains for op in domain.rules)
+
+
 def repeated(contribution: Contribution) -> tuple[Claim, ...]:
     """What ``contribution`` brings twice by itself."""
-    return tuple(claim for claim, count in Counter(claims(contribution)).items() if count > 1)
+    counts = Counter([*claims(contribution), *own_rules(contribution)])
+    return tuple(claim for claim, count in counts.items() if count > 1)
 
 
 def brought(contribution: Contribution) -> Mapping[str, tuple[str, ...]]:
-    """Names by kind, in the order of the hooks, without empty kinds: for records."""
+    """Names by kind, in the order of the hooks, and suffixes of files that are read; no empty kinds: for records."""
     names = {
         kind: tuple(_key(item)[1] for item in getattr(contribution, kind))
         for kind in TYPES
         if getattr(contribution, kind)
     }
+    readers: tuple[Frontend | PropertyReader, ...] = (*contribution.frontends, *contribution.property_readers)
+    if suffixes := tuple(suffix for reader in readers for suffix in reader.suffixes):
+        names["suffixes"] = suffixes
     if hooks := tuple(name for name, field in CACHE_HOOKS.items() if getattr(contribution, field)):
         names["cache_hooks"] = hooks
     return MappingProxyType(names)

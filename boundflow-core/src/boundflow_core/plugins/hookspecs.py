@@ -9,7 +9,7 @@ It states the version of these hooks that it was written for, and implements tho
 
     from boundflow_core.plugins import hookimpl
 
-    BOUNDFLOW_API = (1, 0)
+    BOUNDFLOW_API = (1, 2)
 
 
     @hookimpl
@@ -24,9 +24,11 @@ it *returns* what the plugin brings and changes nothing. All of it is put into r
 bounds are computed; where nobody implements them, nothing is called.
 
 Keep the module light: ``boundflow --help`` imports it. Import heavy packages inside of the functions that you return.
+What it prints while it is imported goes to stderr.
 
-A plugin that cannot be imported, raises, returns something else than it should, or brings a name that is taken, is
-left out as a whole. The host goes on without it, and ``boundflow plugins`` says why.
+A plugin that cannot be imported, raises, returns something else than it should, or brings what core or another plugin
+brings, is left out as a whole; of two plugins with one name both. The host goes on without them, and
+``boundflow plugins`` says why.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ Each step is a function of what it is given; only the last lines of this file re
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +20,16 @@ from importlib_metadata import EntryPoint
 
 from boundflow_core import builtin
 from boundflow_core.errors import PluginError
-from boundflow_core.plugins.contributions import Contribution, brought, claims, collect, describe, repeated
+from boundflow_core.plugins.contributions import (
+    Claim,
+    Contribution,
+    brought,
+    claims,
+    collect,
+    describe,
+    own_rules,
+    repeated,
+)
 from boundflow_core.plugins.hookspecs import BOUNDFLOW_API
 from boundflow_core.plugins.record import PluginRecord, Status
 from boundflow_core.plugins.tables import Registry, build
@@ -146,7 +157,7 @@ def read_all(candidates: Sequence[Candidate], disabled: frozenset[str]) -> tuple
 
 
 def _same_name(name: str, owners: Sequence[str]) -> str:
-    return f"the name {name!r} is given to plugins of {' and of '.join(owners)}; uninstall or disable all but one"
+    return f"the name {name!r} is given to plugins of {' and of '.join(owners)}; uninstall all but one"
 
 
 def _left_out(candidate: Candidate, status: Status, reason: str, api: tuple[int, int] | None = None) -> Reading:
@@ -158,14 +169,18 @@ def _left_out(candidate: Candidate, status: Status, reason: str, api: tuple[int,
 
 
 def _read(candidate: Candidate) -> Reading:
-    """Import one plugin and call its hooks. Whatever it raises becomes the reason in its record."""
+    """Import one plugin and call its hooks. Whatever it raises becomes the reason in its record.
+
+    What it prints goes to stderr: stdout belongs to the answers of commands.
+    """
     api: tuple[int, int] | None = None
     try:
-        plugin = candidate.load()
-        api, problem = check_api(plugin)
-        if problem:
-            return _left_out(candidate, Status.INCOMPATIBLE, problem, api)
-        contribution = collect(plugin)
+        with redirect_stdout(sys.stderr):
+            plugin = candidate.load()
+            api, problem = check_api(plugin)
+            if problem:
+                return _left_out(candidate, Status.INCOMPATIBLE, problem, api)
+            contribution = collect(plugin)
         twice = repeated(contribution)
         if twice:
             raise PluginError(f"it brings {describe(twice[0])} twice")
@@ -214,34 +229,67 @@ def check_api(plugin: object, host: tuple[int, int] = BOUNDFLOW_API) -> tuple[tu
 
 
 def settle(readings: Sequence[Reading]) -> tuple[Reading, ...]:
-    """Leave out, as a whole, each plugin that brings something which an earlier one brings as well.
+    """Leave out, as a whole, each plugin that brings something which is not its own to bring.
 
-    Whoever brings a domain comes before those who bring single rules for it, whatever the names of the plugins.
+    The first reading is core itself, whose names nobody takes. Of the others nobody comes first: what several bring
+    belongs to none of them, as any choice would put somebody's code in place of what the user asked for. The rules of a
+    domain belong to whoever brings the domain.
     """
-    homes: dict[str, Reading] = {}
-    for reading in readings:
-        for domain in reading.contribution.domains:
-            homes.setdefault(domain.name, reading)
-    taken: dict[tuple[str, str], PluginRecord] = {}
-    for name, home in homes.items():
-        rules = next(domain.rules for domain in home.contribution.domains if domain.name == name)
-        taken.update({("rule", f"{name}.{op}"): home.record for op in rules})
+    for reasons in (_taken_from_core, _contended, _taken_from_domains):
+        found = reasons(readings)
+        readings = [_dropped(reading, *found[n]) if n in found else reading for n, reading in enumerate(readings)]
+    return tuple(readings)
 
-    settled = []
-    for reading in readings:
-        wanted = claims(reading.contribution)
-        clash = next((claim for claim in wanted if taken.get(claim, reading.record) is not reading.record), None)
-        if clash is None:
-            taken.update(dict.fromkeys(wanted, reading.record))
-            settled.append(reading)
-            continue
-        other = taken[clash]
-        reason = (
-            f"{describe(clash)} is brought by {reading.record.distribution} and by {other.distribution} "
-            f"(plugin {other.name!r}), which comes first; uninstall or disable one of them"
-        )
-        settled.append(Reading(replace(reading.record, status=Status.BROKEN, reason=reason)))
-    return tuple(settled)
+
+Reasons = Mapping[int, tuple[Status, str]]
+"""What becomes of readings that are left out, and why, by their number."""
+
+
+def _dropped(reading: Reading, status: Status, reason: str) -> Reading:
+    return Reading(replace(reading.record, status=status, reason=reason))
+
+
+def _taken_from_core(readings: Sequence[Reading]) -> Reasons:
+    own = set(claims(readings[0].contribution))
+    clashes = {n: own.intersection(claims(reading.contribution)) for n, reading in enumerate(readings) if n}
+    return {n: (Status.BROKEN, f"{describe(min(c))} belongs to {CORE_DISTRIBUTION}") for n, c in clashes.items() if c}
+
+
+def _contended(readings: Sequence[Reading]) -> Reasons:
+    """Everybody who brings what somebody else brings as well."""
+    bringers: dict[Claim, list[int]] = defaultdict(list)
+    for number, reading in enumerate(readings):
+        for claim in set(claims(reading.contribution)):
+            bringers[claim].append(number)
+    found: dict[int, tuple[Status, str]] = {}
+    for claim, numbers in sorted(bringers.items(), reverse=True):  # of several reasons the first claim's remains
+        if len(numbers) > 1:
+            reason = _nobodys(claim, [readings[number].record for number in numbers])
+            found.update(dict.fromkeys(numbers, (Status.DUPLICATE, reason)))
+    return found
+
+
+def _nobodys(claim: Claim, contenders: Sequence[PluginRecord]) -> str:
+    others = [",".join(one.name for one in contenders if one is not kept) for kept in reversed(contenders)]
+    ways = " or ".join(f"BOUNDFLOW_DISABLE_PLUGINS={names}" for names in others)
+    return f"{_clash(claim, *contenders)}, so none of them is used; uninstall all but one, or set {ways}"
+
+
+def _taken_from_domains(readings: Sequence[Reading]) -> Reasons:
+    """Everybody who brings a rule that its domain has already."""
+    homes = {rule: reading.record for reading in readings for rule in own_rules(reading.contribution)}
+    clashes = {n: homes.keys() & set(claims(reading.contribution)) for n, reading in enumerate(readings)}
+    return {
+        n: (Status.BROKEN, f"{_clash(min(c), readings[n].record, homes[min(c)])}, to which the domain belongs")
+        for n, c in clashes.items()
+        if c
+    }
+
+
+def _clash(claim: Claim, *bringers: PluginRecord) -> str:
+    return f"{describe(claim)} is brought by " + " and by ".join(
+        f"plugin {b.name!r} of {b.distribution}" for b in bringers
+    )
 
 
 def note_unused(readings: Sequence[Reading]) -> tuple[Reading, ...]:
@@ -250,12 +298,12 @@ def note_unused(readings: Sequence[Reading]) -> tuple[Reading, ...]:
 
     def notes(part: Contribution) -> tuple[str, ...]:
         rules = [
-            f"unused: rule {r.domain}.{r.op}, as no plugin brings domain {r.domain!r}"
+            f"unused: rule {r.domain}.{r.op}, as no active plugin brings domain {r.domain!r}"
             for r in part.op_rules
             if r.domain not in domains
         ]
         methods = [
-            f"unusable: method {method.name}, as no plugin brings domain {name!r}"
+            f"unusable: method {method.name}, as no active plugin brings domain {name!r}"
             for method in part.methods
             for name in method.domains
             if name not in domains

@@ -16,9 +16,9 @@ class Status(str, Enum):
 
     ACTIVE = "active"
     DISABLED = "disabled"  # by BOUNDFLOW_DISABLE_PLUGINS
-    BROKEN = "broken"  # it does not import, a hook fails, or a name that it brings is taken
+    BROKEN = "broken"  # it does not import, a hook fails, or it brings what is core's, or a rule that a domain has
     INCOMPATIBLE = "incompatible"  # written for another version of the hooks
-    DUPLICATE = "duplicate"  # another distribution has a plugin of the same name
+    DUPLICATE = "duplicate"  # somebody else has a plugin of the same name, or brings the same thing
 
     def __str__(self) -> str:
         return self.value
@@ -35,7 +35,8 @@ class PluginRecord:
         status: only an active plugin brings anything.
         reason: why it is not active; empty if it is.
         module: what its entry point names.
-        brings: names by kind ("methods": ("ibp",)); of a plugin that is not active what is known of it.
+        brings: names by kind ("methods": ("ibp",)), and "suffixes" of files that it reads; of a plugin that is not
+            active what is known of it.
         notes: what an active plugin brings in vain, such as a rule for a domain that nobody brings.
     """
 

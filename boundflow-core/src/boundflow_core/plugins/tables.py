@@ -34,6 +34,9 @@ __all__ = ["Registry", "build"]
 
 T = TypeVar("T")
 
+NAMED = 3
+"""How many of the plugins that are left out an error names."""
+
 
 def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
@@ -88,6 +91,16 @@ class Registry:
         cache.observers += tuple(one for one in self.cache_observers if one not in cache.observers)
         return cache
 
+    def bringer(self, kind: str, name: str) -> PluginRecord | None:
+        """The active plugin that brings ``name`` by the hook ``boundflow_register_`` and ``kind``."""
+        return next((one for one in self.records if one.active and name in one.brings.get(kind, ())), None)
+
+    def who(self, kind: str, item: Frontend | PropertyReader | Command) -> str:
+        """``item`` of a table and the plugin that brings it, for messages: "frontend 'x' of plugin 'y' (z)"."""
+        bringer = self.bringer(kind, item.name)
+        whose = f" of plugin {bringer.name!r} ({bringer.distribution})" if bringer else ""
+        return f"{kind.removesuffix('s').replace('_', ' ')} {item.name!r}{whose}"
+
     def domain(self, name: str) -> Domain:
         """The domain of this name. Raises UnknownNameError, as the other look-ups do."""
         return self._get("domain", self.domains, name)
@@ -118,11 +131,12 @@ class Registry:
 
         Raises:
             UnknownNameError: none does; says which distribution is known to.
+            PluginError: several plugins' frontends accept it, and none of core's.
         """
         path = _path(source)
         found = None if path is None else _by_suffix(self.frontends.values(), path)
         if found is None:
-            found = next((frontend for frontend in self.frontends.values() if frontend.accepts(source)), None)
+            found = self._taker(source)
         if found is not None:
             return found
         kinds = [f"{name} ({', '.join(one.suffixes) or one.doc})" for name, one in self.frontends.items()]
@@ -141,6 +155,17 @@ class Registry:
             kinds = [f"{name} ({', '.join(one.suffixes)})" for name, one in self.property_readers.items()]
             raise UnknownNameError(self._no_reader("property reader", text, kinds))
         return found
+
+    def _taker(self, source: Any) -> Frontend | None:
+        """The frontend that accepts ``source``: core's own, else the only one, as no plugin comes before another."""
+        takers = [frontend for frontend in self.frontends.values() if frontend.accepts(source)]
+        if len(takers) > 1 and (self.bringer("frontends", takers[0].name),) != self.records[:1]:
+            names = " and ".join(repr(one.name) for one in takers)
+            raise PluginError(
+                f"frontends {names} all accept an object of type {type(source).__qualname__}; uninstall all but one, "
+                "or leave plugins out with BOUNDFLOW_DISABLE_PLUGINS=NAME,NAME (see `boundflow plugins`)"
+            )
+        return takers[0] if takers else None
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -173,18 +198,23 @@ class Registry:
             "branching heuristic": "branching",
         }.get(kind, kind + "s")
         for record in self.records:
-            if not record.active and name in record.brings.get(plural, ()):
-                return [f"{record.distribution} brings it, but is {record.status}"]
+            if not record.active and name in (*record.brings.get(plural, ()), *record.brings.get("suffixes", ())):
+                return [f"{record.distribution} brings it, but is {record.status}: {record.reason}"]
         distribution = KNOWN_DISTRIBUTIONS.get((kind, name))
         if distribution is None:
             return []
-        if any(record.distribution == distribution for record in self.records):
-            return [f"{distribution}, which brings it, is installed (see `boundflow plugins`)"]
+        for record in self.records:
+            if record.distribution == distribution:
+                why = f"{record.status}: {record.reason}" if record.reason else "installed (see `boundflow plugins`)"
+                return [f"{distribution}, which brings it, is {why}"]
         return [f"it comes with the distribution {distribution}: pip install {distribution}"]
 
     def _not_loaded(self) -> list[str]:
-        left_out = [f"{r.name} of {r.distribution} is {r.status} ({r.reason})" for r in self.records if not r.active]
-        return ["not loaded: " + ", ".join(left_out)] if left_out else []
+        left_out = [f"{r.name} of {r.distribution} is {r.status}" for r in self.records if not r.active]
+        if not left_out:
+            return []
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        return [f"not loaded: {', '.join(left_out[:NAMED])}{more} (see `boundflow plugins`)"]
 
 
 def _join(parts: Iterable[str]) -> str:

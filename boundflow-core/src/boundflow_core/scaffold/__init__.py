@@ -13,11 +13,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
+import importlib_metadata
+
 from boundflow_core.errors import InputError
+from boundflow_core.ir.primal_ops import PRIMAL_OPS
 from boundflow_core.plugins import BOUNDFLOW_API, Registry
 
 __all__ = ["KINDS", "Kind", "check_name", "contents", "write"]
@@ -78,7 +82,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 PREFIX = "boundflow-"
-TAKEN = ("boundflow", "boundflow-core")  # the first is somebody else's on PyPI
+TAKEN = ("boundflow", "boundflow-core", "test", "tests")  # the first is somebody else's on PyPI
+LONGEST = 100
 
 
 def check_name(name: str, kind: str, registry: Registry) -> None:
@@ -92,6 +97,8 @@ def check_name(name: str, kind: str, registry: Registry) -> None:
             f"{name!r} cannot name a distribution here: lower-case letters, digits and single hyphens, a letter first, "
             f"such as {_suggestion(name)!r}"
         )
+    if len(name) > LONGEST:
+        raise InputError(f"a name has {LONGEST} characters at most, not {len(name)}")
     module, plugin = _module(name), _plugin(name)
     if name in TAKEN or not plugin:
         raise InputError(f"{name!r} is taken; choose a name of your own, such as 'boundflow-octagon'")
@@ -105,6 +112,26 @@ def check_name(name: str, kind: str, registry: Registry) -> None:
     for table in KINDS[kind].tables:
         if plugin in getattr(registry, table):
             raise InputError(f"{plugin!r} is among the {table} that are installed; choose another name")
+    if kind == "op" and (plugin in PRIMAL_OPS or any(plugin in one.rules for one in registry.domains.values())):
+        raise InputError(f"there is an operator {plugin!r} already; choose another name")
+    if _importable(module):
+        raise InputError(f"a module {module!r} is installed, which this one would hide; choose another name")
+    if _is_installed(name):
+        raise InputError(f"a distribution {name!r} is installed; choose another name")
+
+
+def _importable(module: str) -> bool:
+    """Whether ``module`` can be imported; a mere folder, of which Python makes a package as well, does not count."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib_metadata.distribution(distribution)
+    except importlib_metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def contents(name: str, kind: str, version: str) -> dict[str, str]:
@@ -127,6 +154,7 @@ def contents(name: str, kind: str, version: str) -> dict[str, str]:
     places = {
         "common/pyproject.toml": "pyproject.toml",
         "common/README.md": "README.md",
+        "common/test_active.py": "tests/test_active.py",
         "common/test_to_do.py": "tests/test_to_do.py",
         f"{kind}/plugin.py": f"src/{module}/plugin.py",
         f"{kind}/{about.main}.py": f"src/{module}/{about.main}.py",

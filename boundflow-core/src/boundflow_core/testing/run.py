@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis.strategies import SearchStrategy
 
-from boundflow_core.extension import Domain, Executor, Method
+from boundflow_core.extension import Domain, Executor, Method, why_unavailable
 from boundflow_core.ir.primal_ops import PRIMAL_OPS, PrimalOp
 from boundflow_core.ir.types import DType
 from boundflow_core.plugins import registry
@@ -116,7 +116,7 @@ def _subjects(
 ) -> list[tuple[Subject, int]]:
     """What to check, and on how many cases: interpreted in each element type, then on each executor."""
     if executors is None:
-        executors = [one for one in registry().executors.values() if one.unavailable() is None]
+        executors = [one for one in registry().executors.values() if why_unavailable(one) is None]
     if not dtypes or examples < 1:
         raise ValueError("nothing to check: no element types, or no examples")
     own = list(domains or ())
