@@ -471,7 +471,10 @@ def test_checks_that_would_check_nothing_say_so() -> None:
         (lambda: check_op_rule("relu", METHOD, [_domain()], dtypes=(), **none), "nothing to check"),
         (lambda: check_op_rule("relu", METHOD, [_domain()], examples=0, **none), "nothing to check"),
         (lambda: check_op_rule("relu", METHOD, [_domain()], expected_failures={"rellu": "?"}, **none), "'rellu'"),
-        (lambda: check_op_rule("relu", METHOD, [_domain()], expected_failures={":sound": "?"}, **none), r"\[''\] are not"),
+        (
+            lambda: check_op_rule("relu", METHOD, [_domain()], expected_failures={":sound": "?"}, **none),
+            r"\[''\] are not",
+        ),
         (
             lambda: check_domain(_domain(), METHOD, without=["relu"], expected_failures={"relu": "?"}, **none),
             "left out",
