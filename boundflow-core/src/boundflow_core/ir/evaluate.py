@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from boundflow_core.ir.types import Attrs, DType, SymDim, concrete_shape, format
 if TYPE_CHECKING:
     from boundflow_core.ir.primal_ops import PrimalOp
 
-__all__ = ["bind_symbols", "call_op", "evaluate", "evaluate_op"]
+__all__ = ["bind_symbols", "call_op", "evaluate", "evaluate_op", "evaluator"]
 
 Array = NDArray[Any]
 
@@ -54,8 +54,24 @@ def evaluate(program: BoundProgram, inputs: Mapping[str, Array]) -> dict[str, Ar
     Raises:
         InputError: see :func:`bind_symbols`.
     """
-    env = bind_symbols(program, {name: np.shape(array) for name, array in inputs.items()})
-    bound = program.bind(env)
+    return evaluator(program)(inputs)
+
+
+def evaluator(program: BoundProgram) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """:func:`evaluate` for many inputs of one program, which is bound once for all that have the same sizes."""
+    known: dict[tuple[int, ...], BoundProgram] = {}
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        env = bind_symbols(program, {name: np.shape(array) for name, array in inputs.items()})
+        sizes = tuple(env.values())  # in the order of the program's inputs
+        if sizes not in known:
+            known[sizes] = program.bind(env)
+        return _evaluated(known[sizes], inputs)
+
+    return run
+
+
+def _evaluated(bound: BoundProgram, inputs: Mapping[str, Array]) -> dict[str, Array]:
     values: dict[Value, Array] = {}
     for value in bound.inputs:
         values[value] = np.asarray(inputs[value.name], dtype=value.type.dtype.numpy)

@@ -69,8 +69,8 @@ def check_op_rule(
             ``boundflow_core.testing.LAWS``. A gap that does not show is an error.
         options: the method's options.
         cases: the cases; None: those of :func:`op_cases`.
-        examples: number of cases in the first element type (at least five of each kind of use of the operator); a third
-            of it in others, a fifth on each executor.
+        examples: number of cases in the first element type (of each kind of use of the operator three at least, and a
+            sixth more far out); a third of it in others, a fifth on each executor.
         shrink: whether to look for the smallest case that fails, which may take half a minute.
 
     Raises:
@@ -97,13 +97,13 @@ def _shares(op: str | PrimalOp, count: int, apart: bool) -> list[tuple[SearchStr
     """About ``count`` cases, and how many of each strategy.
 
     Args:
-        apart: each kind of use has its share, five at least, since drawing kinds favours some; further ones are huge.
+        apart: each kind of use has its share, three at least, since drawing kinds favours some; further ones are huge.
     """
     uses = kinds(op, {})
     if not apart:
         return [(drawn_cases(op, uses), count)]
-    share = max(math.ceil(count / len(uses)), min(count, 5))
-    return [*((drawn_cases(op, (use,)), share) for use in uses), (drawn_cases(op, uses, huge=True), min(count, 8))]
+    share = max(math.ceil(count / len(uses)), min(count, 3))
+    return [*((drawn_cases(op, (use,)), share) for use in uses), (drawn_cases(op, uses, huge=True), max(count // 6, 2))]
 
 
 def _subjects(

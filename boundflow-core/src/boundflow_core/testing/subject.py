@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundflow_core.extension import Domain, Executor, Method
-from boundflow_core.ir.evaluate import evaluate
+from boundflow_core.ir.evaluate import evaluator
 from boundflow_core.ir.primal import PrimalGraph
 from boundflow_core.ir.program import BoundProgram
 from boundflow_core.ir.types import DType
@@ -60,8 +60,7 @@ class Subject:
             ball: the norm, 1 or 2, of regions that are balls; None: boxes.
         """
         if self.interpreted:
-            program = self.program(graph, spec, ball)
-            return lambda inputs: evaluate(program, inputs)
+            return evaluator(self.program(graph, spec, ball))
         executor = self.executor or registry().executor("reference")
         workshop = make_workshop(
             graph,
