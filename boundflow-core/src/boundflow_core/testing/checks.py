@@ -180,9 +180,8 @@ class _Trial:
         run = self.subject.compiled(case.graph, "shared" if case.rows.shape[0] == 1 else "per region")
 
         def on_rows(regions: slice) -> Bounds:
-            own = slice(None) if case.rows.shape[0] == 1 else regions
-            inputs = {"lower": case.lower[regions], "upper": case.upper[regions]}
-            return self.subject.run(run, {**inputs, "C": case.rows[own], "offset": case.offset[own]})
+            inputs = {"lower": case.lower, "upper": case.upper, "C": case.rows, "offset": case.offset}
+            return self.subject.run(run, {name: array[regions] for name, array in inputs.items()})
 
         if not np.isfinite(self.outputs).all():
             return

@@ -110,7 +110,11 @@ def _check_each(
             if "" not in gaps.reasons:
                 raise
             continue
-        drive(lambda x, s=sample, g=gaps: check_points(s, x, frontend, g), _points(shape), examples, shrink, gaps)  # type: ignore[misc]
+
+        def run(points: Array, sample: Sample = sample, gaps: Gaps = gaps) -> None:
+            check_points(sample, points, frontend, gaps)
+
+        drive(run, _points(shape), examples, shrink, gaps)
         gaps.expire()
 
 
